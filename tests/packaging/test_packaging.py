@@ -1,0 +1,181 @@
+"""Does a user who installs the package get the command? Built, installed and run outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import twisted_sipuas
+from twisted_sipuas import __main__
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("twisted_sipuas", "twisted", "tests", "examples", "docs", "benchmarks")
+"""Directories a build may look at."""
+
+
+def run(*command: str | Path, directory: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would, untouched by the test run's own Python settings."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    result = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    return result
+
+
+def modules(directory: str) -> set[str]:
+    """Paths of the Python files below a directory of the checkout, relative to the checkout."""
+    return {path.relative_to(ROOT).as_posix() for path in (ROOT / directory).rglob("*.py")}
+
+
+@dataclass
+class Environment:
+    """A virtual environment with the project installed, used from a directory where nothing else lies."""
+
+    bin: Path
+    elsewhere: Path
+
+    def run(self, program: str, *arguments: str) -> str:
+        """What the program says, on both outputs; it must succeed."""
+        result = run(self.bin / program, *arguments, directory=self.elsewhere)
+        return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packaging")
+
+
+@pytest.fixture(scope="module")
+def source(directory: Path) -> Path:
+    """A copy of the checkout, with the plugin cache that an editable install leaves there."""
+    copy = directory / "source"
+    for name in SHIPPED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+    for path in ROOT.iterdir():
+        if path.suffix in {".toml", ".md"} or path.name in {"LICENSE", ".gitignore"}:
+            shutil.copy(path, copy)
+    (copy / "twisted" / "plugins" / "dropin.cache").write_bytes(b"")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def builder(directory: Path) -> Path:
+    """The Python of an environment with pip and build; skips where these cannot be had."""
+    run(sys.executable, "-m", "venv", directory / "builder", directory=directory)
+    python = directory / "builder" / "bin" / "python"
+    install = (python, "-m", "pip", "install", "--retries", "1", "--upgrade", "pip", "build")
+    result = run(*install, directory=directory, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"pip reaches no package index: {result.stderr.strip()[-300:]}")
+    return python
+
+
+@pytest.fixture(scope="module")
+def distributions(directory: Path, source: Path, builder: Path) -> dict[str, Path]:
+    """The sdist, and the wheel built from that sdist."""
+    run(builder, "-m", "build", "--outdir", directory / "dist", source, directory=directory)
+    (sdist,) = (directory / "dist").glob("*.tar.gz")
+    (wheel,) = (directory / "dist").glob("*.whl")
+    return {"sdist": sdist, "wheel": wheel}
+
+
+def install(name: str, directory: Path, builder: Path, *what: str | Path) -> Environment:
+    """A fresh virtual environment with this installed, nothing optional, and no pip of its own, which saves time."""
+    environment = directory / name
+    run(sys.executable, "-m", "venv", "--without-pip", environment, directory=directory)
+    python = environment / "bin" / "python"
+    run(builder, "-m", "pip", "--python", python, "install", "--no-compile", *what, directory=directory)
+    elsewhere = directory / f"{name}-elsewhere"
+    elsewhere.mkdir()
+    return Environment(environment / "bin", elsewhere)
+
+
+@pytest.fixture(scope="module")
+def from_wheel(directory: Path, builder: Path, distributions: dict[str, Path]) -> Environment:
+    return install("from-wheel", directory, builder, distributions["wheel"])
+
+
+@pytest.fixture(scope="module")
+def from_sdist(directory: Path, builder: Path, distributions: dict[str, Path]) -> Environment:
+    return install("from-sdist", directory, builder, distributions["sdist"])
+
+
+@pytest.fixture(scope="module")
+def editable(directory: Path, builder: Path, source: Path) -> Environment:
+    return install("editable", directory, builder, "--editable", source)
+
+
+@pytest.mark.parametrize("path", ["twisted/__init__.py", "twisted/plugins/__init__.py"])
+def test_twisted_directory_is_a_namespace(path: str) -> None:
+    """The first file would hide Twisted itself, the second would make Twisted pass over the plugin in silence."""
+    assert not (ROOT / path).exists()
+
+
+def test_wheel_contents(distributions: dict[str, Path]) -> None:
+    """The wheel has every module, the plugin and the typing marker, and nothing else besides its metadata."""
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names >= modules("twisted_sipuas") | modules("twisted") | {"twisted_sipuas/py.typed"}
+    assert {name for name in names if not name.startswith("twisted_sipuas/")} == modules("twisted")
+
+
+def test_sdist_contents(distributions: dict[str, Path]) -> None:
+    """The sdist has what a packager needs to build and to test, and no plugin cache."""
+    with tarfile.open(distributions["sdist"]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert names >= modules("twisted_sipuas") | modules("twisted") | modules("tests")
+    assert names >= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "twisted_sipuas/py.typed"}
+    assert not [name for name in names if name.endswith("dropin.cache")]
+
+
+def test_version(distributions: dict[str, Path]) -> None:
+    """The distributions carry the version that the package states."""
+    assert distributions["wheel"].name.startswith(f"twisted_sipuas-{twisted_sipuas.__version__}-")
+    assert distributions["sdist"].name == f"twisted_sipuas-{twisted_sipuas.__version__}.tar.gz"
+
+
+@pytest.mark.parametrize("how", ["from_wheel", "from_sdist", "editable"])
+def test_twistd_lists_the_command(how: str, request: pytest.FixtureRequest) -> None:
+    """However installed, ``twistd --help`` lists sipuas, and no plugin needs an optional package to load."""
+    environment: Environment = request.getfixturevalue(how)
+    said = environment.run("twistd", "--help")
+    assert "sipuas " in said
+    assert "Traceback" not in said
+
+
+def test_twistd_loads_nothing_of_ours_to_list_it(from_wheel: Environment) -> None:
+    """A fault in the package must not show in every other ``twistd`` command on the machine."""
+    program = """
+import sys
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+print([maker.module for maker in getPlugins(IServiceMaker) if maker.tapname == "sipuas"])
+print([name for name in sys.modules if name.startswith("twisted_sipuas")])
+"""
+    assert from_wheel.run("python", "-c", program).splitlines() == ["['twisted_sipuas.tap']", "[]"]
+
+
+@pytest.mark.parametrize("command", [("sipuas",), ("python", "-m", "twisted_sipuas"), ("twistd", "-n", "sipuas")])
+def test_command_help(command: tuple[str, ...], from_wheel: Environment) -> None:
+    """Each way to start the server knows its options, with nothing optional installed."""
+    said = from_wheel.run(*command, "--help")
+    assert "--listen" in said
+    assert "Traceback" not in said
+
+
+def test_main_is_twistd_in_the_foreground(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sipuas OPTIONS`` is ``twistd --nodaemon --pidfile= sipuas OPTIONS``."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["sipuas", "--listen", "udp:0"])
+    monkeypatch.setattr(__main__, "run", lambda: seen.append(sys.argv))
+    __main__.main()
+    assert seen == [["sipuas", "--nodaemon", "--pidfile=", "sipuas", "--listen", "udp:0"]]
