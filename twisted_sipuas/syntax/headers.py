@@ -1,0 +1,187 @@
+"""The header section: rows in order, looked up by name, long or compact (RFC 3261, 7.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
+from twisted_sipuas.syntax.fields import TOKEN, split_list
+
+__all__ = ["Headers"]
+
+_NAMES = (
+    "Accept Accept-Encoding Accept-Language Alert-Info Allow Authentication-Info Authorization Call-ID Call-Info "
+    "Contact Content-Disposition Content-Encoding Content-Language Content-Length Content-Type CSeq Date Error-Info "
+    "Event Expires From In-Reply-To Max-Forwards Min-Expires MIME-Version Organization P-Asserted-Identity Path "
+    "Priority Proxy-Authenticate Proxy-Authorization Proxy-Require RAck Reason Record-Route Refer-To Referred-By "
+    "Reply-To Require Retry-After Route RSeq Server Service-Route Session-Expires Subject Supported Timestamp To "
+    "Unsupported User-Agent Via Warning WWW-Authenticate"
+).split()
+_COMPACT = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+    "y": "identity",
+}
+# The spellings that nearly every message uses, straight to their key; `_key` serves the rest.
+_KEYS = {
+    **{name: name.lower() for name in _NAMES},
+    **{name.lower(): name.lower() for name in _NAMES},
+    **_COMPACT,
+    **{letter.upper(): key for letter, key in _COMPACT.items()},
+}
+
+# 7.3.1: rows of these are not one comma-separated list, since their values hold commas of their own.
+_NOT_JOINED = frozenset(("authorization", "proxy-authenticate", "proxy-authorization", "www-authenticate"))
+
+
+def _key(name: str) -> str:
+    """Return the lower-case long form of *name*; raises `ValueError` if it is no token."""
+    if TOKEN.fullmatch(name) is None:
+        raise ValueError("a header field name has to be a token")
+    name = name.lower()
+    return _KEYS.get(name, name)
+
+
+class Headers:
+    """An immutable header section: ``(name, value)`` rows in order.
+
+    A name is found in any spelling, without regard to case, long or compact (7.3.3). Values are text as received,
+    without the white space around them; octets that are not UTF-8 are surrogates and come out again byte for byte.
+
+    *rows* are the pairs to start from. Raises `ValueError` for CR, LF or NUL, or a name that is no token.
+    """
+
+    __slots__ = ("_index", "_rows")
+
+    _rows: list[tuple[str, str]]
+    _index: dict[str, list[str]]
+
+    def __init__(self, rows: Iterable[tuple[str, str]] = ()) -> None:
+        self._rows = []
+        self._index = {}
+        for name, value in rows:
+            refuse_line_breaks(value, f"the {name} header field")
+            value = value.strip(" \t")
+            self._index.setdefault(_KEYS.get(name) or _key(name), []).append(value)
+            self._rows.append((name, value))
+
+    @classmethod
+    def parse(cls, lines: Iterable[str]) -> tuple[Headers, MessageSyntaxError | None]:
+        """Return the header section of *lines* (unfolded, without line ends), and the first fault found or None.
+
+        A faulty line is left out, so that a request can be answered in spite of it.
+        """
+        headers = cls.__new__(cls)
+        rows = headers._rows = []
+        index = headers._index = {}
+        fault = None
+        keys = _KEYS
+        for line in lines:
+            name, colon, value = line.partition(":")
+            key = keys.get(name)
+            if key is None:
+                name = name.rstrip(" \t")
+                try:
+                    key = _key(name)
+                except ValueError:
+                    fault = fault or MessageSyntaxError("Malformed header field name")
+                    continue
+            if not colon:
+                fault = fault or MessageSyntaxError("Header line without a colon")
+                continue
+            value = value.strip(" \t")
+            if key in index:
+                index[key].append(value)
+            else:
+                index[key] = [value]
+            rows.append((name, value))
+        return headers, fault
+
+    @classmethod
+    def of_rows(cls, rows: list[tuple[str, str]]) -> Headers:
+        """Return the header section of *rows* that are known to be clean: no line breaks, names that are tokens."""
+        headers = cls.__new__(cls)
+        headers._rows = rows
+        index = headers._index = {}
+        for name, value in rows:
+            index.setdefault(_KEYS.get(name) or _key(name), []).append(value)
+        return headers
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the first row's value of the header field *name*, or *default*."""
+        values = self._index.get(_KEYS.get(name) or _key(name))
+        return values[0] if values else default
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of every row of the header field *name*, in order, commas and all."""
+        return list(self._index.get(_KEYS.get(name) or _key(name), ()))
+
+    def count(self, name: str) -> int:
+        """Return how many rows of the header field *name* there are."""
+        return len(self._index.get(_KEYS.get(name) or _key(name), ()))
+
+    def values(self, name: str) -> list[str]:
+        """Return the single values of the header field *name*: rows and comma lists alike (7.3.1).
+
+        Raises `MessageSyntaxError` naming the field for a list that is malformed.
+        """
+        key = _KEYS.get(name) or _key(name)
+        rows = self._index.get(key, ())
+        if key in _NOT_JOINED:
+            return list(rows)
+        try:
+            return [value for row in rows for value in split_list(row)]
+        except MessageSyntaxError:
+            raise MessageSyntaxError(f"Malformed {name} header field") from None
+
+    def added(self, name: str, value: str) -> Headers:
+        """Return these headers with one more row at the end; raises `ValueError` as the constructor does."""
+        return Headers.of_rows([*self._rows, *Headers([(name, value)])])
+
+    def replaced_first(self, name: str, value: str) -> Headers:
+        """Return these headers with *value* in the first row of *name*, which has to be there."""
+        key = _key(name)
+        rows = list(self._rows)
+        for position, (row_name, _) in enumerate(rows):
+            if (_KEYS.get(row_name) or _key(row_name)) == key:
+                rows[position] = (row_name, value)
+                break
+        else:
+            raise KeyError(name)
+        headers = Headers.__new__(Headers)
+        headers._rows = rows
+        headers._index = {**self._index, key: [value, *self._index[key][1:]]}
+        return headers
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (_KEYS.get(name) or _key(name)) in self._index
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return self._index == other._index if isinstance(other, Headers) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # values are lists: equal headers, no hash
+
+    def __repr__(self) -> str:
+        return f"Headers({self._rows!r})"

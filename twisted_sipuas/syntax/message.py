@@ -1,0 +1,463 @@
+"""Requests and responses: bytes to values and back, and what a server needs of a request (RFC 3261, 7 and 8.1.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar, overload
+
+from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
+from twisted_sipuas.syntax.fields import TOKEN, Contact, CSeq, NameAddr, Via, split_list
+from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.status import reason_phrase
+from twisted_sipuas.syntax.uri import URI, parse_uri
+
+__all__ = ["Request", "Response", "answerable_part", "content_length", "parse_message"]
+
+_FOLD = re.compile(r"\r\n[ \t]+")
+_STATUS_LINE = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2}) (.*)", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones too, or the search would be quadratic
+
+# Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
+_MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
+_METHODS = frozenset(
+    "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
+)
+_TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
+_SERVER_NAMES = frozenset(("Server", "SERVER", "server"))
+_LENGTH_NAMES = frozenset(("content-length", "l"))
+
+_T = TypeVar("_T")
+
+
+class _parsed_once(Generic[_T]):
+    """A property that is computed when first asked for and then is a plain attribute.
+
+    `functools.cached_property` does the same with a lock, which before Python 3.12 costs more than most of our parses.
+    """
+
+    def __init__(self, parse: Callable[[Request], _T]) -> None:
+        self._parse = parse
+        self._name = parse.__name__
+        self.__doc__ = parse.__doc__
+
+    @overload
+    def __get__(self, request: None, owner: type) -> _parsed_once[_T]: ...
+
+    @overload
+    def __get__(self, request: Request, owner: type) -> _T: ...
+
+    def __get__(self, request: Request | None, owner: type) -> _parsed_once[_T] | _T:
+        if request is None:
+            return self
+        value = request.__dict__[self._name] = self._parse(request)
+        return value
+
+
+class Request:
+    """A SIP request (RFC 3261, 7.1).
+
+    `method`, `uri_text`, `headers` and `body` are as received; `uri`, `via`, `from_`, `to`, `cseq` and `contacts` are
+    parsed when first asked for, and then raise `MessageSyntaxError` naming the field if it is malformed.
+
+    *headers* is a `Headers` or the pairs to make one of. Raises `ValueError` for a method that is no token and for
+    CR, LF or NUL in any text.
+    """
+
+    method: str
+    uri_text: str
+    headers: Headers
+    body: bytes
+
+    def __init__(
+        self, method: str, uri: str | URI, headers: Headers | Iterable[tuple[str, str]] = (), body: bytes = b""
+    ) -> None:
+        if TOKEN.fullmatch(method) is None:
+            raise ValueError("a method has to be a token")
+        self.method = method
+        self.uri_text = str(uri)
+        if _CONTROL.search(self.uri_text):
+            raise ValueError("a Request-URI must not contain white space or control characters")
+        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self.body = body
+
+    @classmethod
+    def _received(cls, method: str, uri_text: str, headers: Headers) -> Request:
+        request = cls.__new__(cls)
+        request.method = method
+        request.uri_text = uri_text
+        request.headers = headers
+        request.body = b""
+        return request
+
+    @_parsed_once
+    def uri(self) -> URI:
+        """The Request-URI (8.1.1.1)."""
+        try:
+            return parse_uri(self.uri_text)
+        except MessageSyntaxError:
+            raise MessageSyntaxError("Malformed Request-URI", request=self) from None
+
+    @_parsed_once
+    def via(self) -> Via:
+        """The topmost Via value (20.42)."""
+        row = self._single("Via")
+        if "," in row:
+            row = self.headers.values("Via")[0]
+        try:
+            return Via(row)
+        except MessageSyntaxError as fault:
+            raise MessageSyntaxError(fault.reason, request=self) from None
+
+    @_parsed_once
+    def from_(self) -> NameAddr:
+        """The From header field (20.20)."""
+        return self._address("From")
+
+    @_parsed_once
+    def to(self) -> NameAddr:
+        """The To header field (20.39)."""
+        return self._address("To")
+
+    @_parsed_once
+    def cseq(self) -> CSeq:
+        """The CSeq header field (20.16)."""
+        try:
+            return CSeq(self._single("CSeq"))
+        except MessageSyntaxError as fault:
+            raise MessageSyntaxError(fault.reason, request=self) from None
+
+    @_parsed_once
+    def contacts(self) -> tuple[Contact, ...]:
+        """The values of Contact; the ``*`` of a REGISTER is none of them: ask `headers` for it (20.10)."""
+        try:
+            return tuple(Contact(value) for value in self.headers.values("Contact") if value != "*")
+        except MessageSyntaxError:
+            raise MessageSyntaxError("Malformed Contact header field", request=self) from None
+
+    @property
+    def call_id(self) -> str:
+        """The Call-ID (20.8)."""
+        return self._single("Call-ID")
+
+    def _single(self, name: str) -> str:
+        value = self.headers.get(name)
+        if not value:
+            raise MessageSyntaxError(f"Missing {name} header field", request=self)
+        return value
+
+    def _address(self, name: str) -> NameAddr:
+        try:
+            return NameAddr(self._single(name))
+        except MessageSyntaxError as fault:
+            reason = fault.reason if fault.reason.startswith("Missing") else f"Malformed {name} header field"
+            raise MessageSyntaxError(reason, request=self) from None
+
+    def response(
+        self,
+        status: int,
+        reason: str | None = None,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        contacts: Iterable[object] = (),
+        body: bytes = b"",
+        content_type: str | None = None,
+        rule: str | None = None,
+    ) -> Response:
+        """Return a response to this request by RFC 3261, 8.2.6; the transaction adds the To tag and sends it.
+
+        Via, From, To, Call-ID and CSeq are the request's own text. *contacts* are URIs, `Target`s or whole Contact
+        values as text; a URI is put between angle brackets. *headers* are further ``(name, value)`` pairs. *rule*
+        names what decided, for logs; it is never sent.
+
+        Raises `ValueError` for a status outside 100 to 699, and for CR, LF or NUL in any text.
+        """
+        rows = []
+        received = self.headers
+        for name in ("Via", "From", "To", "Call-ID", "CSeq"):
+            for value in received.get_all(name):
+                rows.append((name, value))
+        further: list[tuple[str, str]] = []
+        for contact in contacts:
+            text = str(contact)
+            further.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
+        further.extend(headers)
+        if content_type is not None:
+            further.append(("Content-Type", content_type))
+        for name, value in further:
+            refuse_line_breaks(name, "a header field name")
+            refuse_line_breaks(value, f"the {name} header field")
+        return Response._of_rows(status, reason, rows + further, body, rule, self._to_has_tag)
+
+    @property
+    def _to_has_tag(self) -> bool:
+        try:
+            return self.to.tag is not None
+        except MessageSyntaxError:
+            return False  # a To that we refuse with a 400 gets its tag at the end, where it belongs if anywhere
+
+    def replace_top_via(self, via: Via) -> None:
+        """Put *via* in the place of the topmost Via value; for the transport alone, before anybody reads it (18.2.1).
+
+        Every other Via value stays as it was received.
+        """
+        row = self._single("Via")
+        values = split_list(row) if "," in row else [row]
+        values[0] = via.text
+        self.headers = self.headers.replaced_first("Via", ", ".join(values))
+        self.__dict__["via"] = via
+
+    def to_bytes(self) -> bytes:
+        """Return the request as it goes on the wire, with a Content-Length that is right."""
+        return _to_bytes(f"{self.method} {self.uri_text} SIP/2.0", self.headers, self.body)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.uri_text}>"
+
+
+class Response:
+    """A SIP response (RFC 3261, 7.2); immutable.
+
+    `rule` names what decided for it, and is never sent. Raises `ValueError` for a status outside 100 to 699, and for
+    CR, LF or NUL in any text.
+    """
+
+    __slots__ = ("_headers", "_rows", "_to_has_tag", "body", "reason", "rule", "status")
+
+    status: int
+    reason: str
+    body: bytes
+    rule: str | None
+    _rows: list[tuple[str, str]]
+    _headers: Headers | None
+    _to_has_tag: bool | None
+
+    def __init__(
+        self,
+        status: int,
+        reason: str | None = None,
+        headers: Headers | Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        rule: str | None = None,
+    ) -> None:
+        if not isinstance(headers, Headers):
+            headers = Headers(headers)
+        self._fill(status, reason, list(headers), body, rule)
+        object.__setattr__(self, "_headers", headers)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        status: int,
+        reason: str | None,
+        rows: list[tuple[str, str]],
+        body: bytes,
+        rule: str | None,
+        to_has_tag: bool,
+    ) -> Response:
+        """Return the response with *rows*, which are known to be clean."""
+        response = cls.__new__(cls)
+        response._fill(status, reason, rows, body, rule, to_has_tag)
+        return response
+
+    def _fill(
+        self,
+        status: int,
+        reason: str | None,
+        rows: list[tuple[str, str]],
+        body: bytes,
+        rule: str | None,
+        to_has_tag: bool | None = None,
+    ) -> None:
+        if not 100 <= status <= 699:
+            raise ValueError(f"a status code is from 100 to 699, not {status}")
+        put = object.__setattr__
+        put(self, "status", status)
+        put(self, "reason", reason_phrase(status) if reason is None else refuse_line_breaks(reason, "a reason phrase"))
+        put(self, "body", body)
+        put(self, "rule", rule)
+        put(self, "_rows", rows)
+        put(self, "_headers", None)
+        put(self, "_to_has_tag", to_has_tag)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Response is immutable")
+
+    @property
+    def headers(self) -> Headers:
+        """The header section, without what is added on the way out: To tag, Server, Content-Length."""
+        if self._headers is None:
+            object.__setattr__(self, "_headers", Headers.of_rows(self._rows))
+        assert self._headers is not None
+        return self._headers
+
+    def to_bytes(self, to_tag: str | None = None, server: str | None = None) -> bytes:
+        """Return the response as it goes on the wire, with a Content-Length that is right.
+
+        *to_tag* is added to To, unless a tag is there already or this is a 100 (8.2.6.2). *server* is the value of the
+        Server header field where the response has none of its own.
+        """
+        rows = self._rows
+        if to_tag is not None and self.status != 100 and not self._has_to_tag():
+            rows = [(name, f"{value};tag={to_tag}" if name in _TO_NAMES else value) for name, value in rows]
+        if server and not any(name in _SERVER_NAMES for name, _ in self._rows):
+            rows = [*rows, ("Server", server)]
+        return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body)
+
+    def _has_to_tag(self) -> bool:
+        if self._to_has_tag is None:
+            try:
+                has_tag = NameAddr(self.headers.get("To") or "").tag is not None
+            except MessageSyntaxError:
+                has_tag = False
+            object.__setattr__(self, "_to_has_tag", has_tag)
+        return bool(self._to_has_tag)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason}>"
+
+
+def _to_bytes(start_line: str, rows: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    lines = [start_line]
+    lines += [
+        f"{name}: {value}"
+        for name, value in rows
+        if len(name) not in (1, 14) or name.lower() not in _LENGTH_NAMES  # the length first: it is cheaper
+    ]
+    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
+
+
+def parse_message(data: bytes) -> Request | Response:
+    """Return the one message that the datagram *data* is, or raises `MessageSyntaxError`, for any bytes.
+
+    The error's ``request`` is set when what could be read is enough to answer it. Octets behind Content-Length are
+    discarded (18.3). A fault in a header field that a server does not need is left for who asks for that field
+    (8.2.2).
+    """
+    if data[:1] in (b"\r", b"\n"):
+        data = data.lstrip(b"\r\n")
+    head, end, body = data.partition(b"\r\n\r\n")
+    text = head.decode("utf-8", "surrogateescape")
+    if "\r\n " in text or "\r\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    lines = text.split("\r\n")
+    breaks = len(lines) - 1
+    fault = None
+    if text.count("\n") != breaks or text.count("\r") != breaks or ("\0" in text and _has_bare_nul(text)):
+        # Not worth answering: these header fields are about to be copied into a response.
+        raise MessageSyntaxError("CR, LF or NUL inside a line")
+    if not end:
+        fault = MessageSyntaxError("The header section has no end")
+        lines = [line for line in lines if line]
+    if lines and lines[0][:4].upper() == "SIP/":
+        return _parse_response(lines, body, fault)
+    return _parse_request(lines, body, fault)
+
+
+def _has_bare_nul(text: str) -> bool:
+    """Whether *text* has a NUL other than as a quoted-pair of a quoted-string, where 25.1 allows it."""
+    return "\0" in _QUOTED.sub(lambda quoted: "" if quoted[1] else quoted[0], text)
+
+
+def _parse_request(lines: list[str], body: bytes, fault: MessageSyntaxError | None) -> Request:
+    method, uri_text, line_fault = _request_line(lines[0] if lines else "")
+    headers, header_fault = Headers.parse(lines[1:])
+    request = Request._received(method, uri_text, headers)
+    fault = line_fault or fault or header_fault
+    try:
+        if fault is not None:
+            raise fault
+        _check(request)
+        request.body = _body(headers, body)
+    except MessageSyntaxError as error:
+        error.request = request if _is_answerable(request) else None
+        raise
+    return request
+
+
+def _request_line(line: str) -> tuple[str, str, MessageSyntaxError | None]:
+    """Return method and Request-URI, and the fault of the line or None; raises if it is no SIP request at all."""
+    parts = line.split(" ")
+    if len(parts) == 3 and parts[2] == "SIP/2.0":
+        method, uri_text, _ = parts
+        if (method in _METHODS or TOKEN.fullmatch(method)) and uri_text and uri_text[0] != "<":
+            return method, uri_text, None
+    words = line.split()
+    if len(words) < 3 or not words[-1].upper().startswith("SIP/"):
+        raise MessageSyntaxError("Malformed Request-Line")
+    if TOKEN.fullmatch(words[0]) is None:
+        raise MessageSyntaxError("Malformed method")
+    if words[-1].upper() != "SIP/2.0":
+        return words[0], words[1], MessageSyntaxError("Version Not Supported", status=505)
+    if parts == words and len(words) == 3 and words[1][0] != "<":
+        return words[0], words[1], None  # 7.1: the version is compared without regard to case
+    return words[0], words[1], MessageSyntaxError("Malformed Request-Line")
+
+
+def _check(request: Request) -> None:
+    """Raise `MessageSyntaxError` unless *request* has what every server needs of it (8.1.1)."""
+    headers = request.headers
+    for name in _MANDATORY:
+        count = headers.count(name)
+        if count != 1 and (count == 0 or name != "Via"):
+            raise MessageSyntaxError(f"{'More than one' if count else 'Missing'} {name} header field")
+    if not request.call_id:
+        raise MessageSyntaxError("Malformed Call-ID header field")
+    if request.cseq.method != request.method:
+        raise MessageSyntaxError("The method of CSeq is not that of the request")
+    request.via, request.to  # noqa: B018  # asked for so that a fault in them is found now
+
+
+def answerable_part(head: bytes) -> Request | None:
+    """Return what can be read of the request whose start line and header section are *head*, for refusing it.
+
+    None if there is not enough to answer it.
+    """
+    try:
+        message = parse_message(head)
+    except MessageSyntaxError as error:
+        return error.request
+    return message if isinstance(message, Request) and _is_answerable(message) else None
+
+
+def _is_answerable(request: Request) -> bool:
+    """Whether a response could be recognised by who sent the request: it has a Via, and is no ACK (17.1.1.3)."""
+    return request.method != "ACK" and "Via" in request.headers
+
+
+def _body(headers: Headers, octets: bytes) -> bytes:
+    """Return the body by Content-Length, or all octets without one (18.3, datagrams)."""
+    lengths = headers.get_all("Content-Length")
+    if not lengths:
+        return octets
+    length = content_length(lengths)
+    if length > len(octets):
+        raise MessageSyntaxError("The body is shorter than Content-Length")
+    return octets[:length]
+
+
+def content_length(values: Iterable[str]) -> int:
+    """Return the one number that all *values* of Content-Length say; raises `MessageSyntaxError` otherwise (20.14)."""
+    numbers = {int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else -1 for value in values}
+    if len(numbers) != 1 or -1 in numbers:
+        raise MessageSyntaxError("Malformed Content-Length header field")
+    return numbers.pop()
+
+
+def _parse_response(lines: list[str], body: bytes, fault: MessageSyntaxError | None) -> Response:
+    match = _STATUS_LINE.fullmatch(lines[0])
+    headers, header_fault = Headers.parse(lines[1:])
+    fault = fault or header_fault
+    if match is None or "\0" in match[2]:
+        fault = MessageSyntaxError("Malformed Status-Line")
+    if fault is not None:
+        raise fault
+    assert match is not None
+    for name in _MANDATORY:
+        if name not in headers:
+            raise MessageSyntaxError(f"Missing {name} header field")
+    CSeq(headers.get("CSeq") or "")
+    return Response(int(match[1]), match[2], headers, _body(headers, body))
