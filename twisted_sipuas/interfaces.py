@@ -1,0 +1,171 @@
+"""The seams that a user of the framework may replace, or meets in a handler.
+
+Code that users write may return a value, a `Deferred` or a coroutine. What users are handed always returns a
+`Deferred`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted_sipuas.errors import MessageSyntaxError
+    from twisted_sipuas.syntax.message import Request, Response
+
+__all__ = [
+    "Address",
+    "EndReason",
+    "IAuthenticator",
+    "IBindingStore",
+    "IFlow",
+    "ILocationService",
+    "IMessageReceiver",
+    "IServerTransaction",
+    "ITransactionUser",
+]
+
+
+class Address(NamedTuple):
+    """A transport address: a numeric `host` (IPv6 without brackets) and a `port`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class EndReason(enum.Enum):
+    """Why a server transaction came to its end."""
+
+    ANSWERED = "answered"
+    """A final response was sent and, where one is owed, its ACK came."""
+    CANCELLED = "cancelled"
+    """A CANCEL ended it, and the 487 was acknowledged."""
+    ACK_TIMEOUT = "ACK timeout"
+    """Timer H fired: no ACK came for the final response to an INVITE (17.2.1)."""
+    TRANSPORT_FAILED = "transport failed"
+    """A response could not be sent (17.2.4)."""
+    HANDLER_TIMEOUT = "handler timeout"
+    """The transaction user took too long, and the core answered in its place."""
+    SHUTDOWN = "shutdown"
+    """The service stopped first."""
+
+
+class IFlow(Interface):
+    """What a message came on: a connection, or for UDP a pair of addresses (RFC 5626, 3.1: "flow")."""
+
+    transport = Attribute("The name for a Via: ``UDP``, ``TCP`` or ``TLS``.")
+    is_reliable = Attribute("Whether the transport delivers every octet, once and in order, or says that it cannot.")
+    local_address = Attribute("Our `Address`.")
+    remote_address = Attribute("The peer's `Address`, as seen on the packet or the connection.")
+    peer_certificate = Attribute("The peer's certificate on TLS, if it showed one, else None.")
+    closed = Attribute("Whether nothing can be sent any more.")
+
+    def send(data: bytes) -> None:
+        """Send *data*, one whole message; raises `TransportError` if that is impossible."""
+
+    def towards(address: Address) -> IFlow:
+        """Return the flow to *address* by the same socket; a connection leads to its peer alone and returns itself."""
+
+
+class IMessageReceiver(Interface):
+    """Where the transports hand in what they received; `SIPService` is one."""
+
+    def message_received(message: Request | Response, flow: IFlow) -> None:
+        """Take *message*, which came on *flow*."""
+
+    def syntax_error_received(error: MessageSyntaxError, flow: IFlow) -> None:
+        """Take notice of bytes on *flow* that are no SIP message; `error.request` is what can be refused of them."""
+
+
+class IServerTransaction(Interface):
+    """One request and its answer (RFC 3261, 17.2), as a transaction user sees it; stateless ones look the same."""
+
+    request = Attribute("The `Request`; None once the final response went out.")
+    flow = Attribute("The `IFlow` that the request came on.")
+    to_tag = Attribute("The tag that this transaction puts into To (8.2.6.2).")
+    is_stateful = Attribute("False for a stateless server (8.2.7).")
+    identity = Attribute("Who sent the request, once an `IAuthenticator` said so; else None.")
+    dialog = Attribute("The dialog that the request belongs to; kept for the transaction user.")
+    cancelled = Attribute("Whether a CANCEL came for it.")
+    outcome = Attribute("The `EndReason` that `transaction_ended` is told if nothing worse happens; may be set.")
+
+    def when_cancelled() -> object:
+        """Return a new `Deferred` that fires with None when a CANCEL comes, at once if one did."""
+
+    def respond(response: Response) -> None:
+        """Send *response*, provisional or final.
+
+        The transaction resends a final response as long as the RFC asks for it; a 2xx to an INVITE is the transaction
+        user's to resend (13.3.1.4). A response after the final one is dropped. Raises `TransportError` never: a
+        failure to send ends the transaction (17.2.4).
+        """
+
+    def respond_statelessly(response: Response) -> None:
+        """Send the final *response* and forget the transaction: nothing is kept, nothing resent (8.2.7).
+
+        For refusals given at once, like a challenge. Only before `request_received` returns; later it is `respond`.
+        """
+
+
+class ITransactionUser(Interface):
+    """What decides the answers (RFC 3261, 5: "transaction user").
+
+    An exception from any method is logged once, and answered 500 where an answer is owed.
+    """
+
+    def request_received(request: Request, transaction: IServerTransaction) -> object:
+        """Answer *request* by way of *transaction*, now or later. No ACK and no CANCEL comes this way."""
+
+    def ack_received(ack: Request, flow: IFlow) -> object:
+        """Take an ACK that no transaction absorbed, that is one for a 2xx (13.3.1.4). No answer is owed."""
+
+    def transaction_cancelled(transaction: IServerTransaction) -> object:
+        """A CANCEL came for *transaction*, and has been answered; the INVITE is still owed a final response (9.2)."""
+
+    def transaction_ended(transaction: IServerTransaction, reason: EndReason) -> object:
+        """*transaction* is over; it will send nothing more."""
+
+
+class ILocationService(Interface):
+    """Where a user can be reached: answers look-ups of a redirect server (RFC 3261, 10.1: "location service").
+
+    One that also provides `IService` is started with ours and stopped last.
+    """
+
+    description = Attribute("One phrase for logs, such as ``sqlite:bindings.db``, without secrets.")
+
+    def lookup(request_uri: object, request: Request) -> object:
+        """Return where *request_uri*, a `URI`, can be reached.
+
+        A `Redirection`, or None to ask the next service, or a `Deferred` or coroutine of either. Raising `SIPError` is
+        the answer to the request; any other failure answers it 500, and the next service is not asked.
+        """
+
+
+class IBindingStore(ILocationService):
+    """A location service that a registrar can write to."""
+
+    def bindings(address_of_record: str) -> object:
+        """Return ``(bindings, version)``, or a `Deferred` of it.
+
+        *bindings* is the tuple of current `Binding` objects, *version* an opaque value to hand to `replace`.
+        """
+
+    def replace(address_of_record: str, version: object, bindings: object) -> object:
+        """Make *bindings* the bindings of *address_of_record*, all or none, if *version* is still current.
+
+        Returns whether it was, or a `Deferred` of it, which fires only when the change is as durable as this store
+        makes it: the 200 to a REGISTER follows. A failure means that nothing changed.
+        """
+
+
+class IAuthenticator(Interface):
+    """Decides who sent a request (RFC 3261, 22)."""
+
+    def authenticate(request: Request, transaction: IServerTransaction) -> object:
+        """Return the identity of who sent *request*, or a `Deferred` of it; raises the challenge as a `SIPError`."""
