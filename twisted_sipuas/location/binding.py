@@ -1,0 +1,210 @@
+"""What does a REGISTER do to the bindings of its address-of-record? Steps 6 and 7 of RFC 3261, 10.3, as one function.
+
+Nothing here has a clock or keeps anything: bindings go in, bindings come out, or a `SIPError` does and nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.location.target import contact_text
+from twisted_sipuas.syntax.fields import Contact, delta_seconds
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.uri import URI, parse_uri
+
+__all__ = ["Binding", "Limits", "Registration", "apply", "contact_value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One contact of an address-of-record, and which REGISTER put it there last (10.3); immutable, equal by value.
+
+    There may be a million of them, so each keeps text and numbers only.
+    """
+
+    uri_text: str
+    """The URI of the Contact as received."""
+    expires_at: float
+    """When it ends, in seconds since the epoch."""
+    call_id: str
+    """The Call-ID of the REGISTER."""
+    cseq: int
+    """The number in the CSeq of the REGISTER."""
+    q: float | None = None
+    """The preference among the contacts, 0 to 1, or None."""
+    display_name: str = ""
+    """The display name of the Contact, without quotes."""
+    parameters: str = ""
+    """The other parameters of the Contact, as text that begins with a semicolon, or empty."""
+
+    @property
+    def uri(self) -> URI:
+        """The URI, parsed when asked for and not kept."""
+        return parse_uri(self.uri_text)
+
+    def remaining(self, now: float) -> int:
+        """Return the seconds left at *now*: of a new binding the interval granted, of any never 0, the sign of none."""
+        return max(1, round(self.expires_at - now))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a registrar; intervals are in seconds."""
+
+    min_expires: int = 60
+    """Shorter intervals get 423, as far as 10.3 allows that."""
+    max_expires: int = 86_400
+    """Longer intervals are granted as this."""
+    default_expires: int = 3600
+    """What a request that asks for no interval is granted."""
+    max_contacts: int = 100
+    """Of one address-of-record, and in one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The change that a REGISTER asks for. Without contacts, and not removing all, it asks for none (10.3 step 6)."""
+
+    call_id: str
+    """The Call-ID of the request."""
+    cseq: int
+    """The number in its CSeq."""
+    contacts: tuple[Contact, ...] = ()
+    """Its Contact values; their URIs are known to be well-formed."""
+    expires: int | None = None
+    """The Expires header field in seconds; None if absent, and if malformed (20.19)."""
+    removes_all: bool = False
+    """Whether its Contact is ``*``."""
+
+    @classmethod
+    def from_request(cls, request: Request) -> Registration:
+        """Return what *request* asks for; raises `SIPError` 400 for a Contact that cannot be (10.3 step 6)."""
+        expires = delta_seconds(request.headers.get("Expires"))
+        try:
+            values = request.headers.values("Contact")
+            contacts = request.contacts
+            for contact in contacts:
+                contact.uri  # noqa: B018  # asked for so that a fault in it is found before anything is changed
+                if "\0" in contact.text:
+                    # 25.1 allows it as a quoted-pair, but no response may carry it: nobody could list the binding.
+                    raise MessageSyntaxError("Malformed Contact header field")
+        except MessageSyntaxError:
+            raise SIPError(400, "Malformed Contact header field", rule="10.3-33") from None
+        if "*" in values:
+            if len(values) > 1:
+                raise SIPError(400, "Contact * Together With Other Contacts", rule="10.3-22")
+            if expires != 0:
+                raise SIPError(400, "Contact * Without Expires 0", rule="10.3-22")
+        return cls(request.call_id, request.cseq.number, contacts, expires, removes_all="*" in values)
+
+
+def apply(registration: Registration, bindings: Iterable[Binding], now: float, limits: Limits) -> tuple[Binding, ...]:
+    """Return what *bindings* become by *registration* at *now*, in seconds since the epoch; all of it or nothing.
+
+    Bindings that expired are left out. Those that are updated keep their place, new ones follow. Raises `SIPError`,
+    which answers the request, and then nothing is changed.
+
+    No two bindings returned are equivalent, if no two of *bindings* were. Equivalence (19.1.4) is not transitive, so
+    a contact may match several bindings that differ from each other: it stands for all of them.
+    """
+    current = tuple(binding for binding in bindings if binding.expires_at > now)
+    if registration.removes_all:
+        for binding in current:
+            _check_order(registration, binding, "10.3-25")
+        return ()
+    if not registration.contacts:
+        return current
+    if len(registration.contacts) > limits.max_contacts:
+        raise _too_many()  # before the work below, which grows with their square
+    changed = _merge(current, [binding.uri for binding in current], _changes(registration, now, limits), registration)
+    if len(changed) > max(limits.max_contacts, len(current)):
+        raise _too_many()
+    return changed
+
+
+def contact_value(binding: Binding, now: float) -> str:
+    """Return *binding* as a Contact value of the 200 to a REGISTER, with the interval left at *now* (10.3 step 8)."""
+    return contact_text(binding.display_name, binding.uri_text, binding.q, binding.remaining(now), binding.parameters)
+
+
+def _too_many() -> SIPError:
+    return SIPError(403, "Too many contacts", rule="max_contacts")
+
+
+def _check_order(registration: Registration, binding: Binding, rule: str) -> None:
+    """Raise `SIPError` if *registration* is older than the request that made *binding* (10.3 steps 6 and 7).
+
+    The RFC leaves the status open. It is 500 for a CSeq out of order in a dialog (12.2.2), and so it is here.
+    """
+    if registration.call_id == binding.call_id and registration.cseq <= binding.cseq:
+        raise SIPError(500, "CSeq Out of Order", rule=rule)
+
+
+def _granted(contact: Contact, registration: Registration, limits: Limits) -> int:
+    """Return the interval for *contact* in seconds, 0 to remove it; raises `SIPError` 423 for one too brief."""
+    requested = registration.expires if contact.expires is None else contact.expires
+    if requested is None:
+        return min(limits.default_expires, limits.max_expires)
+    # 10.3: "if and only if the requested expiration interval is greater than zero AND smaller than one hour AND less
+    # than a registrar-configured minimum".
+    if 0 < requested < min(3600, limits.min_expires):
+        raise SIPError(423, headers=[("Min-Expires", str(limits.min_expires))], rule="10.3-30")
+    return min(requested, limits.max_expires)
+
+
+def _changes(registration: Registration, now: float, limits: Limits) -> list[tuple[URI, Binding | None]]:
+    """Return the URIs of *registration*, each with its new binding or None to remove it.
+
+    A contact that the request names again does not count: the bindings of 10.3 step 7 are those before the request,
+    so there is no order among its contacts but that the last word is the client's will.
+    """
+    changes: list[tuple[URI, Binding | None]] = []
+    for contact in registration.contacts:
+        interval = _granted(contact, registration, limits)
+        uri = contact.uri
+        changes = [change for change in changes if not uri.equivalent(change[0])]
+        changes.append((uri, _binding(contact, registration, now + interval) if interval else None))
+    return changes
+
+
+def _binding(contact: Contact, registration: Registration, expires_at: float) -> Binding:
+    parameters = "".join(
+        f";{name}" if value is None else f";{name}={value}"
+        for name, value in contact.parameters.items()
+        if name not in ("q", "expires")
+    )
+    return Binding(
+        contact.uri_text,
+        expires_at,
+        registration.call_id,
+        registration.cseq,
+        contact.q,
+        contact.display_name,
+        parameters,
+    )
+
+
+def _merge(
+    current: tuple[Binding, ...],
+    uris: list[URI],
+    changes: list[tuple[URI, Binding | None]],
+    registration: Registration,
+) -> tuple[Binding, ...]:
+    """Step 7: put each of *changes* in the place of the bindings in *current* that it is equivalent to, or at the end.
+
+    *uris* are those of *current*.
+    """
+    result: list[Binding | None] = list(current)
+    for uri, binding in changes:
+        replacement = binding
+        for position, (before, known) in enumerate(zip(current, uris, strict=True)):
+            if not uri.equivalent(known):
+                continue
+            _check_order(registration, before, "10.3-36")
+            if result[position] is before:  # else another contact of this request has taken the place
+                result[position], replacement = replacement, None
+        if replacement is not None:
+            result.append(replacement)
+    return tuple(binding for binding in result if binding is not None)

@@ -1,0 +1,33 @@
+"""`MemoryBindingStore`: bindings for as long as the process lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted_sipuas.interfaces import IBindingStore
+from twisted_sipuas.location.table import BindingTable
+
+__all__ = ["MemoryBindingStore"]
+
+
+@implementer(IBindingStore)
+class MemoryBindingStore(BindingTable):
+    """Keeps bindings in memory: the fastest store, and empty after a restart, until the phones register again.
+
+    *clock* tells seconds since the epoch, as Twisted's reactor does. Past *max_addresses* addresses-of-record, new
+    ones get 503. As an `IService` it forgets expired bindings while it runs; they are never returned, running or not.
+    """
+
+    description = "memory"
+
+    def replace(self, address_of_record: str, version: object, bindings: Any) -> bool:
+        """See `IBindingStore`; done at once. Raises `SIPError` 503 past *max_addresses*."""
+        if not self.is_current(address_of_record, version):
+            return False
+        bindings = tuple(bindings)
+        if bindings:
+            self.check_room(address_of_record)
+        self.put(address_of_record, bindings)
+        return True

@@ -1,0 +1,112 @@
+"""What does a location service answer? `Target`s to try, and the `Redirection` that names them (RFC 3261, 8.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from twisted_sipuas.errors import refuse_line_breaks
+from twisted_sipuas.syntax.fields import TOKEN, quote
+from twisted_sipuas.syntax.uri import URI, parse_uri
+
+__all__ = ["Redirection", "Target", "contact_text"]
+
+
+def contact_text(display_name: str, uri_text: str, q: float | None, expires: int | None, parameters: str) -> str:
+    """Return one whole value of a Contact header field (20.10).
+
+    *parameters* is text that begins with a semicolon, or empty. *q* has at most three decimals (25.1 qvalue).
+    """
+    text = f"{quote(display_name)} <{uri_text}>" if display_name else f"<{uri_text}>"
+    if q is not None:
+        text += f";q={f'{q:.3f}'.rstrip('0').rstrip('.')}"
+    if expires is not None:
+        text += f";expires={expires}"
+    return text + parameters
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Target:
+    """Where a caller is sent: one Contact of a redirection; immutable. ``str(target)`` is the whole Contact value.
+
+    *uri* may be text, and is parsed. *parameters* are further ``(name, value)`` pairs of the Contact, a flag's value
+    None; a value that needs quotes comes with them.
+
+    Raises `ValueError` for what is no URI, for a number out of range, and for CR, LF or NUL in any text.
+    """
+
+    uri: URI
+    """Where to send the next request; of any scheme (8.3)."""
+    q: float | None
+    """The preference among several, 0 to 1; None counts as 1 (20.10)."""
+    expires: int | None
+    """For how many seconds the caller may keep this (8.3); None: for this once."""
+    display_name: str
+    """Shown to people; empty for none."""
+    parameters: tuple[tuple[str, str | None], ...]
+    """Further parameters of the Contact."""
+
+    def __init__(
+        self,
+        uri: URI | str,
+        *,
+        q: float | None = None,
+        expires: int | None = None,
+        display_name: str = "",
+        parameters: Iterable[tuple[str, str | None]] = (),
+    ) -> None:
+        if q is not None and not 0 <= q <= 1:
+            raise ValueError(f"q is from 0 to 1, not {q}")
+        if expires is not None and expires < 0:
+            raise ValueError(f"expires is not negative, as {expires} is")
+        put = object.__setattr__
+        put(self, "uri", parse_uri(uri) if isinstance(uri, str) else uri)
+        put(self, "q", q)
+        put(self, "expires", expires)
+        put(self, "display_name", refuse_line_breaks(display_name, "a display name") if display_name else "")
+        put(self, "parameters", tuple(map(_checked, parameters)) if parameters else ())
+
+    def __str__(self) -> str:
+        parameters = "".join(f";{name}" if value is None else f";{name}={value}" for name, value in self.parameters)
+        return contact_text(self.display_name, self.uri.text, self.q, self.expires, parameters)
+
+
+def _checked(parameter: tuple[str, str | None]) -> tuple[str, str | None]:
+    name, value = parameter
+    if TOKEN.fullmatch(name) is None:
+        raise ValueError("the name of a Contact parameter has to be a token")
+    if value is not None:
+        refuse_line_breaks(value, f"the {name} parameter of a Contact")
+    return name, value
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Redirection:
+    """The answer of a location service: where to go instead (8.3); immutable.
+
+    *targets* may hold URIs and text as well as `Target`s. Raises `ValueError` as `Target` does, for a *status* that is
+    no 3xx, and for CR, LF or NUL in *headers*.
+    """
+
+    targets: tuple[Target, ...]
+    """Where the caller may go, in any order: q tells the preference."""
+    status: int | None
+    """300 to 399, or None for the server's own choice."""
+    headers: tuple[tuple[str, str], ...]
+    """Further ``(name, value)`` pairs for the response."""
+
+    def __init__(
+        self,
+        targets: Iterable[Target | URI | str],
+        status: int | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        if status is not None and not 300 <= status <= 399:
+            raise ValueError(f"a Redirection has a status from 300 to 399, not {status}")
+        put = object.__setattr__
+        put(self, "targets", tuple([item if isinstance(item, Target) else Target(item) for item in targets]))
+        put(self, "status", status)
+        put(self, "headers", tuple(headers))
+        for name, value in self.headers:
+            refuse_line_breaks(name, "a header field name")
+            refuse_line_breaks(value, f"the {name} header field")
