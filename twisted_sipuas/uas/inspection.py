@@ -1,0 +1,123 @@
+"""The checks of RFC 3261, 8.2, one function each; a role lists those that it makes, in order.
+
+A check returns None for "go on" and raises `SIPError` with the rule that decided.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.interfaces import IFlow
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.uri import SIPURI, URI, canonical_host
+
+__all__ = [
+    "KNOWN_METHODS",
+    "Check",
+    "Role",
+    "content_type",
+    "is_served",
+    "method",
+    "request_uri_domain",
+    "request_uri_scheme",
+    "require",
+]
+
+# 21.5.2: a method that we know but do not do here gets 405, one that we do not know 501.
+KNOWN_METHODS = frozenset(
+    "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
+)
+
+
+class Role(Protocol):
+    """What a check asks of the server that makes it."""
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """The methods that are served."""
+
+    @property
+    def supported_tags(self) -> frozenset[str]:
+        """The option tags that are supported, in lower case."""
+
+    @property
+    def schemes(self) -> Collection[str]:
+        """The schemes served in a Request-URI."""
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """The domains that are served, in lower case; empty for any."""
+
+    def accepted_types(self, method: str) -> tuple[str, ...] | None:
+        """The media types that the handler of *method* understands, or None if it takes any."""
+
+
+Check = Callable[[Role, Request, IFlow], None]
+
+
+def method(server: Role, request: Request, flow: IFlow) -> None:
+    """8.2.1: a method that is not served gets 405, one nobody knows 501; both tell what is."""
+    if request.method not in server.allow:
+        known = request.method in KNOWN_METHODS
+        raise SIPError(405 if known else 501, headers=[("Allow", ", ".join(server.allow))], rule="8.2.1-2")
+
+
+def request_uri_scheme(server: Role, request: Request, flow: IFlow) -> None:
+    """8.2.2.1: a scheme that is not supported gets 416."""
+    if request.uri.scheme not in server.schemes:
+        raise SIPError(416, rule="8.2.2.1-4")
+
+
+def request_uri_domain(server: Role, request: Request, flow: IFlow) -> None:
+    """8.2.2.1: a Request-URI in a domain that is not served gets 404."""
+    if not is_served(server, request.uri, flow):
+        raise SIPError(404, rule="8.2.2.1-5")
+
+
+def require(server: Role, request: Request, flow: IFlow) -> None:
+    """8.2.2.3: an option tag that is not supported gets 420, with Unsupported naming it and no other."""
+    if "Require" not in request.headers:
+        return
+    try:
+        tags = request.headers.values("Require")
+    except MessageSyntaxError as fault:
+        raise SIPError(400, fault.reason, rule="8.2.2.3-1") from None
+    unsupported = [tag for tag in dict.fromkeys(tags) if tag.lower() not in server.supported_tags]
+    if unsupported:
+        raise SIPError(420, headers=[("Unsupported", ", ".join(unsupported))], rule="8.2.2.3-1")
+
+
+def content_type(server: Role, request: Request, flow: IFlow) -> None:
+    """8.2.3: a body of a type that is not understood gets 415, with Accept naming those that are."""
+    accepted = server.accepted_types(request.method)
+    if not request.body or accepted is None:
+        return
+    disposition = (request.headers.get("Content-Disposition") or "").lower().replace(" ", "")
+    if "handling=optional" in disposition.split(";"):
+        return
+    media_type = (request.headers.get("Content-Type") or "").partition(";")[0].strip(" \t").lower()
+    if media_type not in accepted:
+        raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-1")
+
+
+def is_served(server: Role, uri: URI, flow: IFlow) -> bool:
+    """Whether the host of *uri* is one of the server's domains or its own address; without domains, any is.
+
+    Behind a wildcard address our own cannot be told, and every IP address is taken for one.
+    """
+    if not server.domains:
+        return True
+    if not isinstance(uri, SIPURI):
+        return False
+    host = canonical_host(uri.host)
+    if host in server.domains:
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+        local = ipaddress.ip_address(flow.local_address.host)
+    except ValueError:
+        return False
+    return local.is_unspecified or address == local

@@ -1,0 +1,149 @@
+"""`RedirectServer`: answers requests with where to go instead (RFC 3261, 8.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.errors import SIPError
+from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
+from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.uri import SIPURI, URI
+from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.registrar import Registrar
+from twisted_sipuas.uas.server import UserAgentServer
+
+__all__ = ["RedirectServer"]
+
+
+class RedirectServer(UserAgentServer):
+    """A redirect server (8.3): looks the Request-URI up in *locations*, in order, and answers with what it finds.
+
+    Methods and Require tags that it does not know are redirected all the same (8.3). REGISTER goes to *registrar*, or
+    gets 405 if there is none. OPTIONS for the server itself, one whose Request-URI has no user part, gets 200.
+
+    *redirect_status* is the status of a `Redirection` that names none: 300, 301 or 302, or None for 302 with one
+    target and 300 with several. At most *max_targets* are named, those of the highest q first. *authenticator*,
+    *domains* and *clock* are as for `UserAgentServer`.
+    """
+
+    # 8.3: features that are not understood are ignored, even methods. What cannot be looked up is refused even so.
+    checks: ClassVar[tuple[inspection.Check, ...]] = (inspection.request_uri_scheme, inspection.request_uri_domain)
+
+    def __init__(
+        self,
+        locations: Iterable[ILocationService],
+        *,
+        registrar: Registrar | None = None,
+        authenticator: IAuthenticator | None = None,
+        domains: Iterable[str] = (),
+        clock: IReactorTime | None = None,
+        redirect_status: int | None = 302,
+        max_targets: int = 10,
+    ) -> None:
+        super().__init__(authenticator=authenticator, domains=domains, clock=clock)
+        if redirect_status not in (None, 300, 301, 302):
+            raise ValueError(f"redirect_status is 300, 301, 302 or None, not {redirect_status}")
+        self.locations: Sequence[ILocationService] = tuple(locations)
+        self.registrar = registrar
+        self.redirect_status = redirect_status
+        self.max_targets = max_targets
+        methods = {*inspection.KNOWN_METHODS} - ({"REGISTER"} if registrar is None else set())
+        self.allow = tuple(sorted(methods))
+
+    @property
+    def services(self) -> tuple[IService, ...]:
+        """The location services that have to be started; the registrar's store is one of them."""
+        stores = () if self.registrar is None else self.registrar.services
+        services = [location for location in self.locations if IService.providedBy(location)]
+        return (*services, *(store for store in stores if store not in services))
+
+    def request_received(self, request: Request, transaction: IServerTransaction) -> Deferred[None] | None:
+        """See `ITransactionUser`."""
+        if request.method == "REGISTER" and self.registrar is not None:
+            return self.registrar.request_received(request, transaction)
+        return super().request_received(request, transaction)
+
+    def transaction_ended(self, transaction: IServerTransaction, reason: EndReason) -> None:
+        """Cancel the look-up or the registration, if the transaction ended before it."""
+        super().transaction_ended(transaction, reason)
+        if self.registrar is not None:
+            self.registrar.transaction_ended(transaction, reason)
+
+    @property
+    def description(self) -> str:
+        """One phrase for logs: the location services in the order asked, and where REGISTER goes."""
+        asked = ", then ".join(location.description for location in self.locations) or "no location service"
+        stored = f"stored in {self.registrar.store.description}" if self.registrar else "refused"
+        return f"redirecting to what {asked} says; REGISTER is {stored}"
+
+    def use_clock(self, clock: IReactorTime) -> None:
+        """See `UserAgentServer.use_clock`; the registrar's is the same."""
+        super().use_clock(clock)
+        if self.registrar is not None:
+            self.registrar.use_clock(clock)
+
+    def needs_authentication(self, request: Request, flow: IFlow) -> bool:
+        """Every request but OPTIONS for the server itself."""
+        return not _is_for_server(request)
+
+    def handle(self, request: Request, transaction: IServerTransaction) -> object:
+        """Redirect *request*, or answer it where it is for the server itself."""
+        if _is_for_server(request):
+            return self.handle_OPTIONS(request, transaction)
+        if request.method == "REGISTER":
+            raise SIPError(405, headers=[("Allow", ", ".join(self.allow))], rule="8.2.1-2")
+        return self._look_up(request, 0)
+
+    def _look_up(self, request: Request, first: int) -> object:
+        """Ask the location services from the one numbered *first* on; a coroutine only if one makes us wait."""
+        for number in range(first, len(self.locations)):
+            found = self.locations[number].lookup(request.uri, request)
+            pending = waited_for(found)
+            if pending is not None:
+                return self._await_look_up(pending, request, number)
+            if found is not None:
+                return self._redirect(request, found)
+        raise SIPError(404, rule="8.3-2")
+
+    async def _await_look_up(self, pending: Deferred[Any], request: Request, number: int) -> object:
+        found = await pending
+        if found is not None:
+            return self._redirect(request, found)
+        answer = self._look_up(request, number + 1)
+        later = waited_for(answer)
+        return answer if later is None else await later
+
+    def _redirect(self, request: Request, found: object) -> Response:
+        if not isinstance(found, Redirection):
+            raise TypeError(f"a location service returned {type(found).__name__}, not a Redirection")
+        targets = [target for target in found.targets if _is_fit(target.uri, request.uri)]
+        if not targets:
+            raise SIPError(404, rule="8.3-9")
+        if len(targets) > 1:
+            targets.sort(key=_preference, reverse=True)
+            del targets[self.max_targets :]
+        status = found.status or self.redirect_status or (302 if len(targets) == 1 else 300)
+        return request.response(status, contacts=targets, headers=found.headers, rule="8.3-6")
+
+
+def _is_for_server(request: Request) -> bool:
+    """Whether *request* is an OPTIONS for the server itself, and not for one of its users (11.2)."""
+    return request.method == "OPTIONS" and isinstance(request.uri, SIPURI) and request.uri.user is None
+
+
+def _is_fit(target: URI, request_uri: URI) -> bool:
+    """Whether a request for *request_uri* may be sent to *target*: not where it was (8.3), nor to less security."""
+    if isinstance(target, SIPURI) and request_uri.scheme == "sips" and target.scheme != "sips":
+        return False
+    return not request_uri.equivalent(target)
+
+
+def _preference(target: Target) -> float:
+    return 1.0 if target.q is None else target.q

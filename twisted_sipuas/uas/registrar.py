@@ -1,0 +1,109 @@
+"""`Registrar`: keeps the bindings of addresses-of-record as REGISTER requests ask (RFC 3261, 10.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, cast
+
+from twisted.application.service import IService
+from twisted.internet.defer import DeferredLock
+from twisted.internet.interfaces import IReactorTime
+
+from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.interfaces import IAuthenticator, IBindingStore, IFlow, IServerTransaction
+from twisted_sipuas.location.binding import Binding, Limits, Registration, apply, contact_value
+from twisted_sipuas.syntax.fields import format_date
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.uri import SIPURI, address_of_record
+from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.server import UserAgentServer
+
+__all__ = ["Registrar"]
+
+
+class Registrar(UserAgentServer):
+    """A registrar (10.3): changes and lists the bindings in *store*, an `IBindingStore`.
+
+    REGISTERs for one address-of-record are processed in the order received (10.3); each is applied whole or not at
+    all, and answered 200 only when the store says that the change will last. *limits* bound the intervals and the
+    number of contacts. *authenticator*, *domains* and *clock* are as for `UserAgentServer`.
+    """
+
+    checks: ClassVar[tuple[inspection.Check, ...]] = (
+        inspection.method,
+        inspection.request_uri_scheme,
+        inspection.request_uri_domain,
+        inspection.require,
+    )
+
+    max_queued: ClassVar[int] = 30
+    """REGISTERs that may wait for others of the same address-of-record; more get 503."""
+
+    max_attempts: ClassVar[int] = 5
+    """How often a change is tried when another server changes the same address-of-record; then 503."""
+
+    def __init__(
+        self,
+        store: IBindingStore,
+        *,
+        authenticator: IAuthenticator | None = None,
+        domains: Iterable[str] = (),
+        clock: IReactorTime | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(authenticator=authenticator, domains=domains, clock=clock)
+        self.store = store
+        self.limits = limits or Limits()
+        self._queues: dict[str, DeferredLock] = {}
+
+    @property
+    def services(self) -> tuple[IService, ...]:
+        """The store, if it has to be started."""
+        return (cast(IService, self.store),) if IService.providedBy(self.store) else ()
+
+    async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
+        """Steps 5 to 8 of 10.3."""
+        address = self._address_of_record(request, transaction.flow)
+        registration = Registration.from_request(request)
+        queue = self._queues.setdefault(address, DeferredLock())
+        if len(queue.waiting) >= self.max_queued:
+            raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
+        await queue.acquire()
+        try:
+            return await self._register(request, address, registration)
+        finally:
+            queue.release()
+            if not queue.locked and self._queues.get(address) is queue:
+                del self._queues[address]
+
+    def _address_of_record(self, request: Request, flow: IFlow) -> str:
+        """Step 5: the address-of-record is in To, and has to be in a domain that is served, else 404."""
+        try:
+            uri = request.to.uri
+        except MessageSyntaxError:
+            raise SIPError(400, "Malformed To header field", rule="10.3-16") from None
+        if not isinstance(uri, SIPURI) or not inspection.is_served(self, uri, flow):
+            raise SIPError(404, rule="10.3-17")
+        return address_of_record(uri)
+
+    async def _register(self, request: Request, address: str, registration: Registration) -> Response:
+        """Steps 6 to 8: change the bindings all at once, and list those that there are now."""
+        assert self.clock is not None, "a service gives its clock to its transaction user"
+        for _ in range(self.max_attempts):
+            bindings, version = await _result(self.store.bindings(address))
+            now = self.clock.seconds()
+            changed = apply(registration, bindings, now, self.limits)
+            if changed == bindings or await _result(self.store.replace(address, version, changed)):
+                return self._listing(request, changed, now)
+        raise SIPError(503, headers=[("Retry-After", "1")], rule="max_attempts")
+
+    def _listing(self, request: Request, bindings: Iterable[Binding], now: float) -> Response:
+        contacts = [contact_value(binding, now) for binding in bindings]
+        return request.response(200, contacts=contacts, headers=[("Date", format_date(now))], rule="10.3-41")
+
+
+async def _result(value: object) -> Any:
+    """Return *value*, or what it is a `Deferred` or coroutine of."""
+    pending = waited_for(value)
+    return value if pending is None else await pending
