@@ -1,0 +1,40 @@
+"""A user agent server in one subclass: it takes text messages, and is busy for calls.
+
+    python examples/greeter.py udp:5070
+
+and from another shell: sipsak -M -B hello -s sip:anybody@127.0.0.1:5070
+"""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+
+from twisted_sipuas import SIPError, SIPService, UserAgentServer
+
+
+class Greeter(UserAgentServer):
+    """Says in the log what it is told; lets a call ring for a second before it is busy."""
+
+    accept = {"MESSAGE": ("text/plain",)}  # 415 and Accept follow from it
+    log = Logger()
+
+    def handle_MESSAGE(self, request, transaction):
+        self.log.info("{sender} says {text!r}", sender=request.from_.uri, text=request.body.decode(errors="replace"))
+        return request.response(200)
+
+    async def handle_INVITE(self, request, transaction):
+        transaction.respond(request.response(180))
+        await deferLater(reactor, 1)  # cancelled if the caller hangs up first
+        raise SIPError(486)
+
+
+if __name__ == "__main__":
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+    service = SIPService(reactor, Greeter(), listen=sys.argv[1:] or ["udp:5060"])
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()

@@ -1,0 +1,74 @@
+"""The programmable SIP user agent server for Twisted (RFC 3261)."""
+
+from __future__ import annotations
+
+from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, TransportError
+from twisted_sipuas.interfaces import (
+    Address,
+    EndReason,
+    IAuthenticator,
+    IBindingStore,
+    IFlow,
+    ILocationService,
+    IMessageReceiver,
+    IServerTransaction,
+    ITransactionUser,
+)
+from twisted_sipuas.location import (
+    Binding,
+    Limits,
+    MemoryBindingStore,
+    Redirection,
+    SQLiteBindingStore,
+    Target,
+    location_service,
+)
+from twisted_sipuas.service import SIPService
+from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
+from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transport.stream import SIPStreamFactory
+from twisted_sipuas.transport.udp import SIPDatagramProtocol
+from twisted_sipuas.uas.redirect import RedirectServer
+from twisted_sipuas.uas.registrar import Registrar
+from twisted_sipuas.uas.server import UserAgentServer
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "SIPURI",
+    "Address",
+    "Binding",
+    "CSeq",
+    "EndReason",
+    "Headers",
+    "IAuthenticator",
+    "IBindingStore",
+    "IFlow",
+    "ILocationService",
+    "IMessageReceiver",
+    "IServerTransaction",
+    "ITransactionUser",
+    "Limits",
+    "MemoryBindingStore",
+    "MessageSyntaxError",
+    "NameAddr",
+    "RedirectServer",
+    "Redirection",
+    "Registrar",
+    "Request",
+    "Response",
+    "SIPDatagramProtocol",
+    "SIPError",
+    "SIPService",
+    "SIPStreamFactory",
+    "SQLiteBindingStore",
+    "StartError",
+    "Target",
+    "TransportError",
+    "UserAgentServer",
+    "Via",
+    "location_service",
+    "parse_message",
+]

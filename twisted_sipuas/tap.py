@@ -1,0 +1,223 @@
+"""``twistd sipuas``: from the command line to a running service."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import ipaddress
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from twisted_sipuas import __version__
+from twisted_sipuas.errors import StartError
+from twisted_sipuas.interfaces import IBindingStore, ILocationService
+from twisted_sipuas.location import location_service
+from twisted_sipuas.location.binding import Limits
+from twisted_sipuas.service import SIPService
+from twisted_sipuas.transport.listen import DatagramListen, parse_listen
+from twisted_sipuas.uas.redirect import RedirectServer
+from twisted_sipuas.uas.registrar import Registrar
+
+__all__ = ["Options", "makeService"]
+
+_log = Logger()
+
+_DEFAULT_LOCATION = "sqlite:sipuas.sqlite"
+_STATUSES = {"300": 300, "301": 301, "302": 302, "auto": None}
+
+
+def _at_least(least: int, option: str) -> Callable[[str], int]:
+    """Return what reads a whole number for *option*, and raises `ValueError` naming it for anything else."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:10]) == int(text[:11])):
+            raise ValueError(f"--{option}: {text!r}: expected a whole number from {least}")
+        return int(text)
+
+    return number
+
+
+def _number(option: str, default: int, least: int, meaning: str) -> list[Any]:
+    return [option, None, default, meaning, _at_least(least, option)]
+
+
+class Options(usage.Options):
+    """The options of ``twistd sipuas``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "A SIP redirect server with a registrar: it answers a call with where to go instead (RFC 3261, 8.3), and "
+        "learns that from REGISTER (10.3)."
+    )
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["mode", None, "redirect", "What answers: redirect."],
+        ["redirect-status", None, "302", "300, 301, 302, or auto: 302 for one target, 300 for several."],
+        _number("max-targets", 10, 1, "Contacts in one 3xx, highest q first."),
+        _number("min-expires", 60, 0, "Shortest registration, in seconds; shorter gets 423."),
+        _number("max-expires", 86400, 1, "Longest registration, in seconds; longer is shortened."),
+        _number("default-expires", 3600, 1, "Registration that asks for no time, in seconds."),
+        _number("max-contacts", 100, 1, "Contacts of one address-of-record."),
+        _number("max-transactions", 100000, 1, "Transactions owed an answer or ACK; more get 503."),
+        _number("max-connections", 10000, 1, "Connections; more are refused."),
+        _number("max-message", 65535, 1000, "Octets of one message; longer gets 513."),
+        ["server-header", None, f"twisted-sipuas/{__version__}", "The Server header field; empty for none."],
+    ]
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["registrar", None, "Take REGISTER [default: if a location service can store]."],
+        ["no-registrar", None, "Refuse REGISTER with 405."],
+        ["allow-anonymous-registration", None, "Let anybody who can reach the server REGISTER."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["location"] = []
+        self["domain"] = []
+        self.locations: list[ILocationService] = []
+        self.registrar: Registrar | None = None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """There is nothing but options."""
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r}: expected options only")
+
+    def opt_listen(self, description: str) -> None:
+        """Where to listen: udp:PORT, udp:PORT:interface=ADDRESS, udp:fd=NUMBER, each with TCP beside it unless it
+        says :tcp=no; or any Twisted server endpoint, such as tcp:5060. May be given again and again.
+        [default: udp:5060:interface=127.0.0.1]"""
+        try:
+            parse_listen(description)
+        except ValueError as error:
+            raise usage.UsageError(f"--listen: {error}") from None
+        self["listen"].append(description)
+
+    def opt_location(self, description: str) -> None:
+        """A location service: memory: or sqlite:FILE. May be given again and again; they are asked in order.
+        [default: sqlite:sipuas.sqlite]"""
+        self["location"].append(description)
+
+    def opt_domain(self, name: str) -> None:
+        """A domain to answer for, besides the server's own addresses; others get 404. May be given again and again.
+        [default: any]"""
+        self["domain"].append(name)
+
+    def opt_version(self) -> None:
+        """Print the versions of twisted-sipuas and of Twisted, and exit."""
+        sys.stdout.write(f"twisted-sipuas {__version__} (Twisted {importlib.metadata.version('twisted')})\n")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Fill in defaults, and refuse what does not go together."""
+        self["listen"] = self["listen"] or ["udp"]
+        self["location"] = self["location"] or [_DEFAULT_LOCATION]
+        if self["mode"] != "redirect":
+            raise usage.UsageError(f"--mode: {self['mode']!r} is unknown: expected redirect")
+        if self["redirect-status"] not in _STATUSES:
+            raise usage.UsageError(f"--redirect-status: {self['redirect-status']!r}: expected {', '.join(_STATUSES)}")
+        if self["registrar"] and self["no-registrar"]:
+            raise usage.UsageError("--registrar and --no-registrar: expected one of them")
+        if self["min-expires"] > self["max-expires"]:
+            raise usage.UsageError("--min-expires: expected no more than --max-expires")
+        if any(character in self["server-header"] for character in "\r\n\0"):
+            raise usage.UsageError("--server-header: expected one line")
+        self.locations = self._make_locations()
+        self.registrar = self._make_registrar()
+
+    def _make_locations(self) -> list[ILocationService]:
+        from twisted.internet import reactor  # twistd has installed the one that its own options name
+
+        try:
+            return [location_service(text, reactor) for text in self["location"]]
+        except ValueError as error:
+            raise usage.UsageError(f"--location: {error}") from None
+
+    def _make_registrar(self) -> Registrar | None:
+        """Return the registrar on the first location service that can store, or None."""
+        if self["no-registrar"]:
+            return None
+        stores = [location for location in self.locations if IBindingStore.providedBy(location)]
+        if not stores:
+            if self["registrar"]:
+                raise usage.UsageError("--registrar: expected a --location that can store: memory: or sqlite:FILE")
+            return None
+        exposed = [text for text in self["listen"] if not _is_loopback(text)]
+        if exposed and not self["allow-anonymous-registration"]:
+            raise usage.UsageError(
+                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected a "
+                "loopback address, --no-registrar, or --allow-anonymous-registration"
+            )
+        limits = Limits(
+            min_expires=self["min-expires"],
+            max_expires=self["max-expires"],
+            default_expires=self["default-expires"],
+            max_contacts=self["max-contacts"],
+        )
+        return Registrar(stores[0], domains=self["domain"], limits=limits)
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that *options* describe."""
+    from twisted.internet import reactor
+
+    server = RedirectServer(
+        options.locations,
+        registrar=options.registrar,
+        domains=options["domain"],
+        redirect_status=_STATUSES[options["redirect-status"]],
+        max_targets=options["max-targets"],
+    )
+    service = SIPService(
+        reactor,
+        server,
+        options["listen"],
+        server_header=options["server-header"] or None,
+        max_transactions=options["max-transactions"],
+        max_connections=options["max-connections"],
+        max_message=options["max-message"],
+    )
+    _explain_start_errors(service)
+    return service
+
+
+def _is_loopback(description: str) -> bool:
+    """Whether only this machine can reach the listener; what cannot be told counts as public."""
+    listen = parse_listen(description)
+    if isinstance(listen, DatagramListen):
+        return listen.descriptor is None and ipaddress.ip_address(listen.interface).is_loopback
+    kind, *parts = listen.description.split(":", 1)
+    if kind not in ("tcp", "ssl"):
+        return False
+    interface = parts[0].replace("\\", "").partition("interface=")[2]
+    host = interface if interface.count(":") > 1 and not interface.startswith("[") else interface.split(":")[0]
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _explain_start_errors(service: SIPService) -> None:
+    """Have a `StartError` of *service* end the process with its one line, no traceback, and exit status 1.
+
+    It has to leave `privilegedStartService` as an ordinary exception: twistd then removes its pid file and, when
+    daemonising, tells the parent process, which waits for it. Of the text twistd passes on 100 octets; so we keep the
+    terminal until the service has started, and write the line ourselves. A daemon has it in its log too.
+    """
+    earlier = sys.excepthook
+    terminal = os.dup(2)
+    service.when_listening().addCallback(lambda _: os.close(terminal))
+
+    def explain(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, StartError):
+            earlier(kind, error, traceback)
+            return
+        os.write(terminal, f"sipuas: {error}\n".encode(errors="backslashreplace"))
+        if not os.path.samestat(os.fstat(terminal), os.fstat(2)):
+            _log.critical("{error}", error=error)
+
+    sys.excepthook = explain
