@@ -1,0 +1,160 @@
+"""What does an operator see who starts the server with a mistake, or in a place where it cannot run?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def sipuas(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the server in the foreground, where it is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "twisted_sipuas", *arguments],
+        cwd=directory, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+
+def twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `twistd` with *arguments*; without `-n` it becomes a daemon and the call returns at once."""
+    code = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=directory, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The tests' own, with the project on the path however pytest was started."""
+    root = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mode", "proxy"], "--mode: 'proxy' is unknown: expected redirect"),
+        (["--listen", "5060"], "--listen: '5060' is no listener: expected udp:PORT"),
+        (["--listen", "udp:sip"], "--listen: 'sip' is not a port from 0 to 65535"),
+        (["--listen", "udp:5060:interface=example.com"], "--listen: 'example.com' is no IP address"),
+        (["--location", "ldap:x"], "--location: 'ldap:x' is no location service: expected memory: or sqlite:FILE"),
+        (["--location", "sqlite:"], "--location: 'sqlite:': expected the name of a file"),
+        (["--redirect-status", "305"], "--redirect-status: '305': expected 300, 301, 302, auto"),
+        (["--registrar", "--no-registrar"], "--registrar and --no-registrar: expected one of them"),
+        (["--min-expires", "7200", "--max-expires", "3600"], "--min-expires: expected no more than --max-expires"),
+        (["--max-targets", "0"], "--max-targets: '0': expected a whole number from 1"),
+        (["--max-transactions", "many"], "--max-transactions: 'many': expected a whole number from 1"),
+        (["--server-header", "a\nb"], "--server-header: expected one line"),
+        (["--listen", "udp:5060:interface=0.0.0.0"], "could register as anybody"),
+        (["--listen", "tcp:5060"], "could register as anybody"),
+        (["surplus"], "'surplus': expected options only"),
+        (["--unknown"], "--unknown"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_usage_error(tmp_path, arguments, said):
+    """A mistake in an option ends with a line that names the option and what was expected, and with status 1."""
+    done = sipuas(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert said in (done.stdout + done.stderr).strip().splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def start_faults(directory: Path, port: int) -> dict[str, tuple[list[str], str]]:
+    """The faults that only show when the server starts: arguments, and what the one line has to say."""
+    (directory / "not-a-database").write_text("this is no database, and long enough to be looked at\n" * 20)
+    return {
+        "port in use": (["--location", "memory:", "--listen", f"udp:{port}"], f"127.0.0.1:{port}"),
+        "no directory": (["--listen", "udp:0", "--location", "sqlite:missing/b.sqlite"], "missing/b.sqlite"),
+        "no database": (["--listen", "udp:0", "--location", "sqlite:not-a-database"], "not-a-database"),
+        "no address of ours": (["--location", "memory:", "--no-registrar", "--listen", "udp:0:interface=192.0.2.1"],
+                               "192.0.2.1"),
+    }  # fmt: skip
+
+
+FAULTS = ["port in use", "no directory", "no database", "no address of ours"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_start_error(tmp_path, fault):
+    """A fault at start is one line that says what and what to do, with status 1 and no traceback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        arguments, said = start_faults(tmp_path, taken.getsockname()[1])[fault]
+        done = sipuas(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "--l" in lines[0], "it names the option to change"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_start_error_of_a_daemon(tmp_path, fault):
+    """When daemonising, the command fails with status 1 all the same, in bounded time, and no process is left."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        arguments, said = start_faults(tmp_path, taken.getsockname()[1])[fault]
+        done = twistd(tmp_path, "sipuas", *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+    assert not (tmp_path / "twistd.pid").exists()
+    assert said in (tmp_path / "twistd.log").read_text(), "the whole line is in the log"
+    assert "Traceback" not in (tmp_path / "twistd.log").read_text()
+
+
+def test_daemon(tmp_path, port):
+    """As a daemon the server answers, and keeps its database where it was started from, for its owner alone."""
+    done = twistd(tmp_path, "--logfile=log", "sipuas", "--listen", f"udp:{port}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    process = int((tmp_path / "twistd.pid").read_text())
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.sendto(options(client, port), ("127.0.0.1", port))
+            assert client.recv(65535).startswith(b"SIP/2.0 200 OK\r\n")
+        database = tmp_path / "sipuas.sqlite"
+        assert database.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.kill(process, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while (tmp_path / "twistd.pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not (tmp_path / "twistd.pid").exists(), "the daemon did not stop"
+
+
+def options(client: socket.socket, port: int) -> bytes:
+    """An OPTIONS for the server itself."""
+    return (
+        f"OPTIONS sip:127.0.0.1:{port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;rport;branch=z9hG4bKoptions\r\n"
+        "From: <sip:test@127.0.0.1>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: start\r\nCSeq: 1 OPTIONS\r\n\r\n"
+    ).encode()
+
+
+def test_help_and_version(tmp_path):
+    """`--help` names every option of the README's table, `--version` the project's own version."""
+    shown = sipuas(tmp_path, "--help")
+    assert shown.returncode == 0
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    in_table = {row.split("`")[1].split()[0] for row in readme.splitlines() if row.startswith("| `--")}
+    in_help = {word.strip(",=") for word in shown.stdout.replace("=", " ").split() if word.startswith("--")}
+    assert in_table <= in_help
+    assert in_help - in_table <= {"--version", "--help", "--spew", "--help-reactors", "--no-registrar"}
+    assert sipuas(tmp_path, "--version").stdout.startswith("twisted-sipuas ")

@@ -1,0 +1,104 @@
+"""Does each example do what it says, as it stands?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Example:
+    """An example as a child process on a free port; `ask` sends it a request and returns what it answers."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.log_path = directory / "log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "examples" / name), "udp:0"],
+                cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while "Listening on udp:127.0.0.1:" not in self.log:
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        self.port = int(self.log.partition("Listening on udp:127.0.0.1:")[2].partition(",")[0])
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def ask(self, method: str, uri: str, *header_lines: str, body: str = "") -> list[str]:
+        """Send a request, and return the responses up to the final one; that to an INVITE is acknowledged."""
+        responses: list[str] = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.sendto(request(method, uri, *header_lines) + body.encode(), ("127.0.0.1", self.port))
+            while not responses or responses[-1].startswith("SIP/2.0 1"):
+                responses.append(client.recv(65535).decode())
+            if method == "INVITE":
+                client.sendto(request("ACK", uri), ("127.0.0.1", self.port))
+        return responses
+
+    def stop(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(15)
+
+
+def request(method: str, uri: str, *header_lines: str) -> bytes:
+    """Return the header section of a request; an ACK is for the INVITE."""
+    lines = [
+        f"{method} {uri} SIP/2.0",
+        "Via: SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bKexample",
+        "From: <sip:test@127.0.0.1>;tag=1",
+        f"To: <{uri}>",
+        "Call-ID: example",
+        f"CSeq: 1 {method}",
+        *header_lines,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+@pytest.fixture
+def example(tmp_path):
+    """Return what starts an example by its file name; it is stopped after the test."""
+    started = []
+
+    def start(name: str) -> Example:
+        started.append(Example(name, tmp_path))
+        return started[-1]
+
+    yield start
+    for process in started:
+        assert process.stop() == 0
+        assert "Traceback" not in process.log
+
+
+def test_least_cost(example):
+    """The longest prefix decides, and the cheapest gateway has the highest q."""
+    server = example("least_cost.py")
+    (answer,) = server.ask("INVITE", "sip:4930123@127.0.0.1")
+    assert answer.startswith("SIP/2.0 300 Multiple Choices\r\n")
+    assert "Contact: <sip:4930123@berlin.example.net>;q=1\r\nContact: <sip:4930123@gw2.example.net>;q=0.9\r\n" in answer
+    (answer,) = server.ask("OPTIONS", "sip:33123@127.0.0.1")
+    assert answer.startswith("SIP/2.0 404 No Rate For This Number\r\n")
+
+
+def test_greeter(example):
+    """A message is answered and logged, a call rings and then is busy."""
+    server = example("greeter.py")
+    (answer,) = server.ask("MESSAGE", "sip:bob@127.0.0.1", "Content-Type: text/plain", body="hello")
+    assert answer.startswith("SIP/2.0 200 OK\r\n")
+    assert "sip:test@127.0.0.1 says 'hello'" in server.log
+    ringing, busy = server.ask("INVITE", "sip:bob@127.0.0.1")
+    assert ringing.startswith("SIP/2.0 180 Ringing\r\n")
+    assert busy.startswith("SIP/2.0 486 Busy Here\r\n")

@@ -1,0 +1,235 @@
+"""Does `Registrar` process REGISTER as 10.3 asks, whatever its store does?"""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from twisted_sipuas import IBindingStore, Limits, MemoryBindingStore, Registrar, SIPError, SIPService
+from twisted_sipuas.testing import RecordingFlow, make_request
+
+
+class Client:
+    """A registrar over a store, and a client that sends it REGISTERs, each with a CSeq of its own."""
+
+    def __init__(self, store=None, **options):
+        self.clock = Clock()
+        self.store = MemoryBindingStore(self.clock) if store is None else store
+        self.registrar = Registrar(self.store, **options)
+        self.service = SIPService(self.clock, self.registrar)
+        self.flow = RecordingFlow("TCP")
+        self.cseq = 0
+
+    def register(self, *contacts, to="<sip:bob@example.com>", uri="sip:example.com", headers=(), **options):
+        self.cseq += 1
+        options.setdefault("cseq", self.cseq)
+        rows = (*(("Contact", contact) for contact in contacts), *headers)
+        request = make_request("REGISTER", uri, to=to, headers=rows, branch=f"z9hG4bK{self.cseq}", **options)
+        self.service.message_received(request, self.flow)
+        return self.flow.responses[-1] if self.flow.responses else None
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+def contacts(response):
+    return response.headers.values("Contact")
+
+
+@pytest.mark.requirement("10.3-41", "10.3-42", "10.3-43")
+def test_lists_every_binding(client):
+    """The 200 lists all current bindings, each with the interval granted (10.3 step 8)."""
+    client.register("<sip:bob@192.0.2.1>", headers=(("Expires", "100"),))
+    client.clock.advance(10)
+    response = client.register("<sip:bob@192.0.2.2>;expires=200")
+    assert response.status == 200
+    assert contacts(response) == ["<sip:bob@192.0.2.1>;expires=90", "<sip:bob@192.0.2.2>;expires=200"]
+
+
+@pytest.mark.requirement("10.3-44")
+def test_date(client):
+    """The 200 has a Date (10.3 step 8)."""
+    assert client.register().headers.get("Date") == "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+@pytest.mark.requirement("10.3-21")
+def test_query(client):
+    """Without a Contact nothing changes and the bindings are listed (10.3 step 6)."""
+    client.register("<sip:bob@192.0.2.1>")
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("10.3-11")
+def test_require(client):
+    """Require is processed as by any UAS, though a redirect server ignores it elsewhere (10.3 step 2)."""
+    response = client.register("<sip:bob@192.0.2.1>", headers=(("Require", "gruu"),))
+    assert response.status == 420
+    assert response.headers.get("Unsupported") == "gruu"
+    assert contacts(client.register()) == []
+
+
+@pytest.mark.requirement("10.3-17")
+@pytest.mark.parametrize(
+    ("to", "status"),
+    [
+        ("<sip:bob@example.com>", 200),
+        ("<sip:bob@198.51.100.1>", 200),
+        ("<sip:bob@example.org>", 404),
+        ("<tel:+1555>", 404),
+    ],
+)
+def test_foreign_address_of_record(to, status):
+    """An address-of-record outside the domains served gets 404 (10.3 step 5)."""
+    assert Client(domains=["example.com"]).register("<sip:bob@192.0.2.1>", to=to).status == status
+
+
+@pytest.mark.requirement("10.3-16", "10.3-19", "10.3-20")
+def test_canonical_address_of_record(client):
+    """The address-of-record is taken from To, without parameters, unescaped (10.3 step 5)."""
+    client.register("<sip:bob@192.0.2.1>", to="Bob <sip:%62ob@EXAMPLE.com:5070;user=phone>;tag=1")
+    assert len(contacts(client.register(to="<sip:bob@example.com>"))) == 1
+    assert contacts(client.register(to="<sip:Bob@example.com>")) == []
+
+
+@pytest.mark.requirement("10.3-30", "10.3-31")
+def test_interval_too_brief(client):
+    """An interval below the minimum gets 423, and Min-Expires says which would do (10.3 step 7)."""
+    response = client.register("<sip:bob@192.0.2.1>;expires=30")
+    assert response.status == 423
+    assert response.headers.get("Min-Expires") == "60"
+    assert contacts(client.register()) == []
+
+
+def test_limits():
+    """The limits that the registrar was given are those that hold (10.3 step 7)."""
+    limits = Limits(min_expires=10, max_expires=50, default_expires=40, max_contacts=1)
+    client = Client(limits=limits)
+    assert contacts(client.register("<sip:bob@192.0.2.1>;expires=30")) == ["<sip:bob@192.0.2.1>;expires=30"]
+    assert contacts(client.register("<sip:bob@192.0.2.1>;expires=500")) == ["<sip:bob@192.0.2.1>;expires=50"]
+    assert contacts(client.register("<sip:bob@192.0.2.1>")) == ["<sip:bob@192.0.2.1>;expires=40"]
+    assert client.register("<sip:bob@192.0.2.2>").status == 403
+
+
+@pytest.mark.requirement("10.3-36")
+def test_old_cseq_changes_nothing(client):
+    """A REGISTER whose CSeq is not higher than the binding's fails as a whole (10.3 step 7)."""
+    client.register("<sip:bob@192.0.2.1>", cseq=7)
+    response = client.register("<sip:bob@192.0.2.9>", "<sip:bob@192.0.2.1>;expires=0", cseq=7)
+    assert response.status == 500
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+def test_remove_all(client):
+    """Contact "*" with Expires 0 removes every binding (10.3 step 6)."""
+    client.register("<sip:bob@192.0.2.1>", "<sip:bob@192.0.2.2>")
+    assert contacts(client.register("*", headers=(("Expires", "0"),))) == []
+
+
+@pytest.mark.requirement("10.3-1")
+def test_registers_only(client):
+    """A registrar takes REGISTER, and OPTIONS as every UA; anything else gets 405 (10.3)."""
+    client.service.message_received(make_request(), client.flow)
+    assert client.flow.responses[-1].status == 405
+    assert client.flow.responses[-1].headers.values("Allow") == ["OPTIONS", "REGISTER"]
+
+
+@pytest.mark.requirement("10.3-4", "10.3-5")
+def test_record_route(client):
+    """A Record-Route in a REGISTER is ignored, and comes in no response (10.3)."""
+    response = client.register("<sip:bob@192.0.2.1>", headers=(("Record-Route", "<sip:p@192.0.2.7;lr>"),))
+    assert response.status == 200
+    assert "Record-Route" not in response.headers
+
+
+@implementer(IBindingStore)
+class SlowStore(MemoryBindingStore):
+    """A store whose changes take until the test says so; `written` are the changes that wait, each with its outcome."""
+
+    def __init__(self):
+        super().__init__(Clock())
+        self.written = []
+
+    def replace(self, address_of_record, version, bindings):
+        pending = Deferred()
+        self.written.append((pending, address_of_record, version, bindings))
+        return pending
+
+    def commit(self):
+        pending, *change = self.written.pop(0)
+        pending.callback(super().replace(*change))
+
+
+@pytest.mark.requirement("10.3-7")
+def test_in_the_order_received():
+    """REGISTERs for one address-of-record wait for each other, those for others do not (10.3)."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>")
+    client.register("<sip:bob@192.0.2.2>")
+    client.register("<sip:eve@192.0.2.3>", to="<sip:eve@example.com>")
+    assert [written[1] for written in client.store.written] == ["sip:bob@example.com", "sip:eve@example.com"]
+    client.store.commit()
+    client.store.commit()
+    client.store.commit()
+    assert [len(contacts(response)) for response in client.flow.responses] == [1, 1, 2]
+    assert client.registrar._queues == {}, "nothing is kept for addresses without a REGISTER"
+
+
+def test_answers_after_the_commit():
+    """The 200 follows the commit: before it, the client is told nothing (10.3-8)."""
+    client = Client(SlowStore())
+    assert client.register("<sip:bob@192.0.2.1>") is None
+    client.store.commit()
+    assert client.flow.responses[-1].status == 200
+
+
+@pytest.mark.requirement("10.3-39")
+def test_failing_store(logged_failures):
+    """A change that the store could not make is answered 500, and the next REGISTER has its turn (10.3 step 7)."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>")
+    client.register("<sip:bob@192.0.2.2>", call_id="another")
+    client.store.written.pop(0)[0].errback(OSError("disk full"))
+    assert client.flow.responses[-1].status == 500
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+    client.store.commit()
+    assert contacts(client.flow.responses[-1]) == ["<sip:bob@192.0.2.2>;expires=3600"]
+
+
+def test_lost_race_is_tried_again():
+    """A change that another server was faster than is made again on what there is now; after five times, 503."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>")
+    for _ in range(4):
+        client.store.written.pop(0)[0].callback(False)
+    client.store.commit()
+    assert client.flow.responses[-1].status == 200
+    client.register("<sip:bob@192.0.2.2>")
+    for _ in range(5):
+        client.store.written.pop(0)[0].callback(False)
+    assert client.flow.responses[-1].status == 503
+    assert "Retry-After" in client.flow.responses[-1].headers
+
+
+def test_queue_is_bounded():
+    """No more REGISTERs wait for one address-of-record than `max_queued`; the rest gets 503."""
+    client = Client(SlowStore())
+    for _ in range(Registrar.max_queued + 1):
+        client.register("<sip:bob@192.0.2.1>")
+    assert client.flow.responses == []
+    assert client.register("<sip:bob@192.0.2.1>").status == 503
+    while client.store.written:
+        client.store.commit()
+    assert len(client.flow.responses) == Registrar.max_queued + 2
+
+
+def test_refusal_by_the_store():
+    """A store may refuse a change with a status of its own."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>")
+    client.store.written.pop(0)[0].errback(SIPError(503, headers=[("Retry-After", "9")]))
+    assert client.flow.responses[-1].headers.get("Retry-After") == "9"

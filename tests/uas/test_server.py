@@ -1,0 +1,276 @@
+"""Does `UserAgentServer` answer as 8.2 asks, whatever kind of handler a subclass has?"""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from twisted_sipuas import SIPError, SIPService, UserAgentServer
+from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.testing import RecordingFlow, make_request
+
+
+class Greeter(UserAgentServer):
+    """One handler of each kind."""
+
+    accept = {"MESSAGE": ("text/plain",)}
+    supported = ("path",)
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.later = Deferred()
+        self.ended = []
+        self.cancelled = []
+
+    def handle_MESSAGE(self, request, transaction):
+        return request.response(202)
+
+    def handle_INFO(self, request, transaction):
+        return self.later
+
+    async def handle_INVITE(self, request, transaction):
+        transaction.respond(request.response(180))
+        try:
+            status = await self.later
+        except CancelledError:
+            self.cancelled.append(transaction)
+            raise
+        return request.response(status)
+
+    def handle_UPDATE(self, request, transaction):
+        raise SIPError(488, "No Such Offer", headers=[("Warning", '304 x "no"')])
+
+    def handle_REFER(self, request, transaction):
+        raise RuntimeError("a fault of the handler's")
+
+    def handle_NOTIFY(self, request, transaction):
+        """Neither answers nor returns an answer."""
+
+    def handle_PUBLISH(self, request, transaction):
+        transaction.respond(request.response(204))
+
+    def transaction_ended(self, transaction, reason):
+        super().transaction_ended(transaction, reason)
+        self.ended.append(reason)
+
+
+class Call:
+    """A server, a clock and a flow; `send` injects a request, `statuses` are those answered so far."""
+
+    def __init__(self, server=None):
+        self.clock = Clock()
+        self.server = Greeter() if server is None else server
+        self.service = SIPService(self.clock, self.server)
+        self.flow = RecordingFlow()
+
+    def send(self, *arguments, **options):
+        self.service.message_received(make_request(*arguments, **options), self.flow)
+        return self
+
+    @property
+    def statuses(self):
+        return [response.status for response in self.flow.responses]
+
+    @property
+    def last(self):
+        return self.flow.responses[-1]
+
+
+@pytest.fixture
+def call():
+    return Call()
+
+
+def test_value(call):
+    """A `Response` that a handler returns is sent."""
+    assert call.send("MESSAGE").statuses == [202]
+
+
+def test_deferred(call):
+    """A handler's `Deferred` is waited for."""
+    assert call.send("INFO").statuses == []
+    call.server.later.callback(make_request("INFO").response(200))
+    assert call.statuses == [200]
+
+
+def test_coroutine(call):
+    """An ``async`` handler may send provisional responses before it returns the final one."""
+    assert call.send().statuses == [180]
+    call.server.later.callback(486)
+    assert call.statuses == [180, 486]
+
+
+def test_sip_error_is_the_answer(call):
+    """`SIPError` gives status, reason and header fields of the answer."""
+    call.send("UPDATE")
+    assert (call.last.status, call.last.reason) == (488, "No Such Offer")
+    assert call.last.headers.get("Warning") == '304 x "no"'
+
+
+@pytest.mark.parametrize("method", ["REFER", "NOTIFY"])
+def test_fault_is_logged_once_and_answered_500(call, method, logged_failures):
+    """Any other exception, and no answer at all, is logged once and answered 500 without details."""
+    call.send(method)
+    assert (call.last.status, call.last.reason, call.last.body) == (500, "Server Internal Error", b"")
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+
+
+def test_answered_by_respond(call):
+    """A handler may answer through the transaction and return nothing."""
+    assert call.send("PUBLISH").statuses == [204]
+
+
+@pytest.mark.requirement("8.2.1-2", "8.2.1-3", "8.2.1-4", "20.5-1")
+def test_method_not_allowed(call):
+    """A known method that is not served gets 405, and Allow lists those that are, ACK and CANCEL included (8.2.1)."""
+    call.send("SUBSCRIBE")
+    assert call.last.status == 405
+    allowed = set(call.last.headers.values("Allow"))
+    assert allowed == {"INVITE", "ACK", "CANCEL", "OPTIONS", "MESSAGE", "INFO", "UPDATE", "REFER", "NOTIFY", "PUBLISH"}
+
+
+@pytest.mark.requirement("21.5.2-1")
+def test_method_unknown(call):
+    """A method that nobody knows gets 501 (21.5.2)."""
+    call.send("DANCE")
+    assert call.last.status == 501
+    assert "MESSAGE" in call.last.headers.values("Allow")
+
+
+@pytest.mark.requirement("8.2.2.1-4")
+def test_scheme(call):
+    """A Request-URI of a scheme that is not supported gets 416 (8.2.2.1)."""
+    assert call.send("MESSAGE", uri="nobodyKnowsThisScheme:totallyopaque").statuses == [416]
+
+
+@pytest.mark.requirement("8.2.2.1-5")
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        ("sip:bob@example.com", 202),
+        ("sip:bob@EXAMPLE.com:5070", 202),
+        ("sip:bob@198.51.100.1", 202),
+        ("sip:bob@198.51.100.2", 404),
+        ("sip:bob@example.org", 404),
+        ("tel:+1", 404),
+    ],
+)
+def test_domain(uri, status):
+    """A Request-URI outside the domains served, and not the server's own address, gets 404 (8.2.2.1)."""
+    assert Call(Greeter(domains=["example.com"])).send("MESSAGE", uri=uri).statuses == [status]
+
+
+@pytest.mark.requirement("8.2.2.3-1", "8.2.2.3-2")
+def test_require(call):
+    """An option tag that is not supported gets 420, and Unsupported names exactly those (8.2.2.3)."""
+    call.send("MESSAGE", headers=(("Require", "path, 100rel"), ("Require", "nosuch")))
+    assert call.last.status == 420
+    assert call.last.headers.values("Unsupported") == ["100rel", "nosuch"]
+
+
+@pytest.mark.requirement("8.2.3-1", "8.2.3-2")
+def test_content_type(call):
+    """A body of a type that the handler does not understand gets 415, with Accept (8.2.3)."""
+    call.send("MESSAGE", headers=(("Content-Type", "Text/HTML;charset=utf-8"),), body=b"<p>")
+    assert call.last.status == 415
+    assert call.last.headers.values("Accept") == ["text/plain"]
+
+
+@pytest.mark.requirement("8.2.3-5")
+def test_optional_content(call):
+    """A body that may be ignored is never refused (8.2.3)."""
+    headers = (("Content-Type", "text/html"), ("Content-Disposition", "render; handling=optional"))
+    assert call.send("MESSAGE", headers=headers, body=b"<p>").statuses == [202]
+
+
+@pytest.mark.requirement("8.2.2-1", "8.2.2-2")
+def test_unknown_and_malformed_header_fields_are_ignored(call):
+    """A header field that is not understood, or malformed and not needed, is ignored (8.2.2)."""
+    headers = (("P-Charging-Vector", ";;,,"), ("Contact", "<<<"), ("Date", "yesterday"), ("Max-Forwards", "-1"))
+    assert call.send("MESSAGE", headers=headers).statuses == [202]
+
+
+@pytest.mark.requirement("8.2-3")
+def test_order_of_the_checks(call):
+    """The method is judged before the Request-URI, that before Require, and the content last (8.2)."""
+    faults = (("Require", "nosuch"), ("Content-Type", "text/html"))
+    assert call.send("DANCE", uri="x:y", headers=faults, body=b"x", branch="z9hG4bK1").last.status == 501
+    assert call.send("MESSAGE", uri="x:y", headers=faults, body=b"x", branch="z9hG4bK2").last.status == 416
+    assert call.send("MESSAGE", headers=faults, body=b"x", branch="z9hG4bK3").last.status == 420
+    assert call.send("MESSAGE", headers=faults[1:], body=b"x", branch="z9hG4bK4").last.status == 415
+
+
+@pytest.mark.requirement("11.2-4", "11.2-5", "11.2-6", "11.2-7", "11.2-8")
+@pytest.mark.parametrize("name", ["Allow", "Accept", "Accept-Encoding", "Accept-Language", "Supported"])
+def test_options(call, name):
+    """The 200 to OPTIONS tells what the server can do (11.2)."""
+    call.send("OPTIONS")
+    assert call.last.status == 200
+    assert name in call.last.headers
+
+
+@pytest.mark.requirement("9.2-6")
+def test_cancel(call, logged_failures):
+    """A CANCEL is answered 200, its INVITE 487, and the handler is cancelled; what it still raises is dropped (9.2)."""
+    call.send().send("CANCEL")
+    assert call.statuses == [180, 200, 487]
+    assert len(call.server.cancelled) == 1
+    assert logged_failures == []
+
+
+@pytest.mark.parametrize(("method", "status", "seconds"), [("INVITE", 480, 180), ("INFO", 504, 30)])
+def test_handler_timeout(call, method, status, seconds):
+    """A handler that takes too long is cancelled, and the answer is 480 to an INVITE, 504 to another request."""
+    call.send(method)
+    call.clock.pump([1] * (seconds - 1))
+    assert status not in call.statuses
+    call.clock.pump([1] * 2)
+    assert call.last.status == status
+    call.send("ACK")
+    call.clock.pump([1] * 40)
+    assert call.server.ended == [EndReason.HANDLER_TIMEOUT]
+    assert call.clock.getDelayedCalls() == []
+
+
+def test_transport_failure_cancels_the_handler(call):
+    """A transaction that fails takes its handler with it, and no timer is left (17.2.4)."""
+    call.send()
+    call.flow.failure = "no route"
+    call.send()  # the retransmission makes the transaction resend its 180
+    assert call.server.ended == [EndReason.TRANSPORT_FAILED]
+    assert len(call.server.cancelled) == 1
+    assert call.clock.getDelayedCalls() == []
+
+
+class Doorkeeper:
+    """Lets in who has an Authorization header field, sooner or later."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def authenticate(self, request, transaction):
+        if "Authorization" not in request.headers:
+            raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="x", nonce="1"')])
+        return self.answer
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_authenticator(later):
+    """The authenticator decides before any other check, and its identity is on the transaction (8.2-3, 22.1)."""
+    answer = Deferred() if later else "alice"
+    identities = []
+
+    class Server(UserAgentServer):
+        def handle_MESSAGE(self, request, transaction):
+            identities.append(transaction.identity)
+            return request.response(200)
+
+    call = Call(Server(authenticator=Doorkeeper(answer)))
+    assert call.send("DANCE").statuses == [401]
+    call.send("MESSAGE", branch="z9hG4bK2", headers=(("Authorization", "Digest ..."),))
+    if later:
+        answer.callback("alice")
+    assert call.statuses == [401, 200]
+    assert identities == ["alice"]
