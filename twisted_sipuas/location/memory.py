@@ -24,10 +24,10 @@ class MemoryBindingStore(BindingTable):
 
     def replace(self, address_of_record: str, version: object, bindings: Any) -> bool:
         """See `IBindingStore`; done at once. Raises `SIPError` 503 past *max_addresses*."""
-        if not self.is_current(address_of_record, version):
+        if not self._is_current(address_of_record, version):
             return False
         bindings = tuple(bindings)
         if bindings:
-            self.check_room(address_of_record)
-        self.put(address_of_record, bindings)
+            self._check_room(address_of_record)
+        self._put(address_of_record, bindings)
         return True

@@ -69,12 +69,13 @@ class SQLiteBindingStore(BindingTable):
         self._is_failing = False
         # By address-of-record with a change on its way: who else wants to change it meanwhile.
         self._pending: dict[str, list[Deferred[bool]]] = {}
+        self._promised = 0  # Deferreds that have not fired
         self._failed = 0
 
     @property
     def counters(self) -> Mapping[str, int]:
         """A read-only view of what is held, what waits for the disk, what was refused and what could not be written."""
-        return MappingProxyType({**super().counters, "pending": len(self._pending), "failed": self._failed})
+        return MappingProxyType({**super().counters, "pending": self._promised, "failed": self._failed})
 
     def replace(self, address_of_record: str, version: object, bindings: Any) -> Deferred[bool]:
         """See `IBindingStore`; fires with True when the change is on the disk.
@@ -86,28 +87,25 @@ class SQLiteBindingStore(BindingTable):
         """
         if self._writer is None:
             raise SIPError(503, headers=[("Retry-After", "5")], rule="not running")
-        if not self.is_current(address_of_record, version):
+        if not self._is_current(address_of_record, version):
             return succeed(False)
-        done: Deferred[bool] = Deferred()
-        losers = self._pending.get(address_of_record)
-        if losers is not None:
-            losers.append(done)
-            return done
-        bindings = tuple(bindings)
-        self._check_bounds(address_of_record, bindings)
-        change = Change.of(address_of_record, bindings)
-        self._pending[address_of_record] = []
-        self._enqueue(_Write(address_of_record, bindings, change, done))
-        return done
-
-    def _check_bounds(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
-        if len(self._pending) >= self.max_pending:
+        if self._promised >= self.max_pending:
             self._refused += 1
             raise SIPError(503, headers=[("Retry-After", "5")], rule="max_pending")
-        if bindings:
-            self.check_room(address_of_record, len(self._pending))
+        done: Deferred[bool] = Deferred()
+        if address_of_record in self._pending:
+            self._pending[address_of_record].append(done)
+        else:
+            bindings = tuple(bindings)
+            if bindings:
+                self._check_room(address_of_record, len(self._pending))
+            change = Change.of(address_of_record, bindings)
+            self._pending[address_of_record] = []
+            self._enqueue(_Write(address_of_record, bindings, change, done))
+        self._promised += 1
+        return done
 
-    def swept(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
+    def _swept(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
         """Drop from the file what was swept from memory, unless a change on its way does so anyway."""
         if address_of_record not in self._pending:
             change = Change.of(address_of_record, bindings)
@@ -122,7 +120,7 @@ class SQLiteBindingStore(BindingTable):
         database = BindingDatabase(os.path.realpath(os.path.join(directory, self.path)))
         try:
             for address, bindings in database.load(self._clock.seconds()):
-                self.put(address, bindings)
+                self._put(address, bindings)
         except BaseException:
             database.close()
             raise
@@ -158,7 +156,7 @@ class SQLiteBindingStore(BindingTable):
         _log.error(
             "{path}: {count} changes are not on the disk after {seconds:g} s, and nobody waits for them any more",
             path=self.path,
-            count=len(self._pending),
+            count=self._promised,
             seconds=seconds,
         )
 
@@ -184,10 +182,11 @@ class SQLiteBindingStore(BindingTable):
         if error is None:
             for write in batch:
                 if write.done is not None:
-                    self.put(write.address_of_record, write.bindings)
+                    self._put(write.address_of_record, write.bindings)
         for write in batch:
             if write.done is not None:
                 losers = self._pending.pop(write.address_of_record)
+                self._promised -= 1 + len(losers)
                 _tell(write.done, error)
                 for loser in losers:
                     loser.callback(False)

@@ -78,7 +78,7 @@ class BindingTable(Service):
         entry = self._entries.get(address_of_record)
         return ((), 0) if entry is None else (_current(entry.bindings, self._clock.seconds()), entry.version)
 
-    def is_current(self, address_of_record: str, version: object) -> bool:
+    def _is_current(self, address_of_record: str, version: object) -> bool:
         """Whether *version* is that of the bindings now.
 
         No version is given twice but 0, that of no bindings: one that is stale stays so when the address-of-record
@@ -87,18 +87,18 @@ class BindingTable(Service):
         entry = self._entries.get(address_of_record)
         return version == (0 if entry is None else entry.version)
 
-    def check_room(self, address_of_record: str, arriving: int = 0) -> None:
+    def _check_room(self, address_of_record: str, arriving: int = 0) -> None:
         """Raise `SIPError` 503 if *address_of_record* is new and there is no room, with *arriving* others to come."""
         if address_of_record not in self._entries and len(self._entries) + arriving >= self.max_addresses:
             self._refused += 1
             raise SIPError(503, headers=[("Retry-After", "60")], rule="max_addresses")
 
-    def put(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
+    def _put(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
         """Make *bindings* the bindings of *address_of_record*, under a new version."""
         self._last_version += 1
-        self._put(address_of_record, bindings, self._last_version)
+        self._set(address_of_record, bindings, self._last_version)
 
-    def _put(self, address: str, bindings: tuple[Binding, ...], version: int) -> None:
+    def _set(self, address: str, bindings: tuple[Binding, ...], version: int) -> None:
         entry = self._entries.get(address)
         if entry is not None:
             self._slots[entry.slot].discard(address)
@@ -140,14 +140,14 @@ class BindingTable(Service):
                 address = addresses.pop()
                 entry = self._entries[address]
                 bindings = _current(entry.bindings, now)
-                self._put(address, bindings, entry.version)
-                self.swept(address, bindings)
+                self._set(address, bindings, entry.version)
+                self._swept(address, bindings)
                 left -= 1
             if not addresses:
                 del self._slots[heapq.heappop(self._slot_order)]
         self._sweep_call = self._clock.callLater(self.sweep_interval if left else 0, self._sweep)
 
-    def swept(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
+    def _swept(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
         """Called when *bindings* are what is left of those of *address_of_record*; for subclasses."""
 
 

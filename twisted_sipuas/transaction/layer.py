@@ -243,10 +243,12 @@ class TransactionLayer:
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Refuse new requests, serve the old ones; the `Deferred` fires when none is owed, after *seconds* at most."""
-        self._drained = Deferred()
-        drained = self._drained
-        self._drain_limit = self.clock.callLater(seconds, self._check_drained, True)
-        self._check_drained()
+        if self._drained is None:
+            self._drained = Deferred()
+            self._drain_limit = self.clock.callLater(seconds, self._check_drained, True)
+            self._check_drained()
+        drained: Deferred[None] = Deferred()
+        self._drained.chainDeferred(drained)
         return drained
 
     def stop(self) -> None:

@@ -1,0 +1,75 @@
+"""What do the tests of location share? A clock that also takes what threads hand in, and stores that are stopped."""
+
+from __future__ import annotations
+
+import queue
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from twisted_sipuas.location import Binding, MemoryBindingStore, SQLiteBindingStore
+
+NOW = 1_700_000_000.0
+
+
+class ThreadedClock(Clock):
+    """A `Clock` with `callFromThread`: what threads hand in is run when a result is waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.rightNow = NOW
+        self._calls = queue.SimpleQueue()
+
+    def callFromThread(self, function, *arguments):
+        self._calls.put((function, arguments))
+
+    def result(self, value):
+        """Return *value*, or what it is a Deferred of, waiting for threads if need be."""
+        if not isinstance(value, Deferred):
+            return value
+        results = []
+        value.addBoth(results.append)
+        while not results:
+            function, arguments = self._calls.get(timeout=5)
+            function(*arguments)
+        if hasattr(results[0], "raiseException"):
+            results[0].raiseException()
+        return results[0]
+
+
+@pytest.fixture
+def clock():
+    return ThreadedClock()
+
+
+@pytest.fixture
+def binding(clock):
+    """Make a binding that has *left* seconds."""
+
+    def binding(uri="sip:bob@192.0.2.4", left=60, **more):
+        return Binding(uri, clock.seconds() + left, "call", 1, **more)
+
+    return binding
+
+
+@pytest.fixture
+def make_store(clock, tmp_path):
+    """Start a store of a kind, with further arguments; every one is stopped in the end."""
+    stores = []
+
+    def make(kind, **arguments):
+        if kind == "memory":
+            store = MemoryBindingStore(clock, **arguments)
+        else:
+            store = SQLiteBindingStore(str(tmp_path / "bindings.sqlite"), clock, **arguments)
+        store.privilegedStartService()
+        store.startService()
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        if store.running:
+            clock.result(store.stopService())
+    assert clock.getDelayedCalls() == []

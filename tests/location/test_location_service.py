@@ -1,0 +1,52 @@
+"""Is ``--location KIND:REST`` the location service it says, or a mistake that is explained?"""
+
+from __future__ import annotations
+
+import pytest
+
+from twisted_sipuas.location import MemoryBindingStore, SQLiteBindingStore, location_service
+
+
+def test_memory(clock):
+    """`memory:` is a store in memory."""
+    store = location_service("memory:", clock)
+    assert isinstance(store, MemoryBindingStore)
+    assert store.description == "memory"
+
+
+@pytest.mark.parametrize("path", ["a.sqlite", "/var/lib/a:b,c=d.sqlite", "sub/ä"])
+def test_sqlite(clock, path):
+    """`sqlite:FILE` takes the rest as it is, and opens nothing yet."""
+    store = location_service(f"sqlite:{path}", clock)
+    assert isinstance(store, SQLiteBindingStore)
+    assert store.path == path
+    assert store.description == f"sqlite:{path}"
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_rest_from_a_file(clock, tmp_path, end):
+    """`@FILE` is what is in that file without its last line end, and octet for octet otherwise."""
+    (tmp_path / "rest").write_bytes(b"\n b\xff.sqlite " + end)
+    assert location_service(f"sqlite:@{tmp_path}/rest", clock).path == "\n b\udcff.sqlite "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "'' is no location service: expected memory: or sqlite:FILE"),
+        ("memory", "'memory' is no location service: expected memory: or sqlite:FILE"),
+        ("ldap:x", "'ldap:x' is no location service: expected memory: or sqlite:FILE"),
+        ("Memory:", "'Memory:' is no location service: expected memory: or sqlite:FILE"),
+        ("memory:x", "'memory:x': expected nothing behind memory:"),
+        ("sqlite:", "'sqlite:': expected the name of a file, without NUL"),
+        ("sqlite:a\0b", "'sqlite:a\\x00b': expected the name of a file, without NUL"),
+        ("sqlite,cache=1:x", "'sqlite,cache=1:x': 'cache' is no option of sqlite: expected none"),
+        ("memory,fast:", "'memory,fast:': 'fast' is no option of memory: expected none"),
+        ("sqlite:@/nowhere/x", "cannot read /nowhere/x: No such file or directory"),
+    ],
+)
+def test_mistakes(clock, text, said):
+    """A mistake is a ValueError that says what was given and what was expected."""
+    with pytest.raises(ValueError) as raised:
+        location_service(text, clock)
+    assert str(raised.value) == said

@@ -1,0 +1,103 @@
+"""What do the tests of transactions share? A layer on a clock that is stepped, and a list of what it sent and told."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from twisted_sipuas.syntax.fields import CSeq
+from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
+from twisted_sipuas.transaction.layer import TransactionLayer
+
+_TOLD = {"request_received": "request", "ack_received": "ack", "transaction_cancelled": "cancelled"}
+
+
+class Stack:
+    """A transaction layer, its transaction user, and one flow to a client.
+
+    `receive` injects a request, `respond` answers the first one, `step` lets time pass. `sent` and `told` say what
+    came of it since they were last asked: ``["302", "200 CANCEL"]``, ``["request", "ended: answered"]``.
+    """
+
+    def __init__(self, transport="UDP", answer=None, *, user=None, **options):
+        self.clock = Clock()
+        self.flow = RecordingFlow(transport)
+        self.user = RecordingTransactionUser(answer) if user is None else user
+        self.layer = TransactionLayer(self.user, self.clock, **options)
+        self.request = None
+        self._sent = self._told = 0
+
+    def receive(self, method="INVITE", **fields):
+        """Inject a request of *method*; *fields* are those of `make_request`."""
+        return self.inject(make_request(method, transport=self.flow.transport, **fields))
+
+    def inject(self, request):
+        """Inject *request*."""
+        if self.request is None:
+            self.request = request
+        self.layer.request_received(request, self.flow, self.flow)
+        return request
+
+    def respond(self, status, **fields):
+        """Let the transaction user answer the first request."""
+        self.transaction.respond(self.request.response(status, **fields))
+
+    def step(self, seconds, by=0.5):
+        """Let *seconds* pass, *by* so many at a time; returns the times at which something was sent."""
+        times = []
+        for _ in range(round(seconds / by)):
+            before = len(self.flow.sent)
+            self.clock.advance(by)
+            times += [self.clock.seconds()] * (len(self.flow.sent) - before)
+        return times
+
+    @property
+    def transactions(self):
+        """The transactions that the transaction user was given, in order."""
+        return [call[2] for call in self.user.calls if call[0] == "request_received"]
+
+    @property
+    def transaction(self):
+        """The first of them."""
+        return self.transactions[0]
+
+    @property
+    def last(self):
+        """The latest response sent."""
+        return self.flow.responses[-1]
+
+    def sent(self):
+        """Return the statuses sent since the last time, naming CANCEL where it is a CANCEL that is answered."""
+        responses = self.flow.responses[self._sent :]
+        self._sent += len(responses)
+        return [f"{response.status}{_of_cancel(response)}" for response in responses]
+
+    def told(self):
+        """Return what the transaction user was told since the last time."""
+        calls = self.user.calls[self._told :]
+        self._told += len(calls)
+        return [_TOLD[call[0]] if call[0] in _TOLD else f"ended: {call[2].value}" for call in calls]
+
+    def left(self):
+        """Stop the layer, and return what it leaves behind: transactions owed, waiting, and calls on the clock."""
+        self.layer.stop()
+        counters = self.layer.counters
+        return counters["owed"], counters["waiting"], self.clock.getDelayedCalls()
+
+
+def _of_cancel(response):
+    return " CANCEL" if CSeq(response.headers.get("CSeq")).method == "CANCEL" else ""
+
+
+@pytest.fixture
+def new_stack():
+    """Makes a `Stack`; whatever the test did to it, the layer leaves nothing behind when it stops."""
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Stack(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for stack in made:
+        assert stack.left() == (0, 0, [])
