@@ -7,13 +7,15 @@ Code that users write may return a value, a `Deferred` or a coroutine. What user
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from twisted_sipuas.errors import MessageSyntaxError
     from twisted_sipuas.syntax.message import Request, Response
+    from twisted_sipuas.syntax.uri import URI
 
 __all__ = [
     "Address",
@@ -139,8 +141,8 @@ class ILocationService(Interface):
 
     description = Attribute("One phrase for logs, such as ``sqlite:bindings.db``, without secrets.")
 
-    def lookup(request_uri: object, request: Request) -> object:
-        """Return where *request_uri*, a `URI`, can be reached.
+    def lookup(request_uri: URI, request: Request) -> object:
+        """Return where *request_uri* can be reached.
 
         A `Redirection`, or None to ask the next service, or a `Deferred` or coroutine of either. Raising `SIPError` is
         the answer to the request; any other failure answers it 500, and the next service is not asked.
@@ -156,7 +158,7 @@ class IBindingStore(ILocationService):
         *bindings* is the tuple of current `Binding` objects, *version* an opaque value to hand to `replace`.
         """
 
-    def replace(address_of_record: str, version: object, bindings: object) -> object:
+    def replace(address_of_record: str, version: object, bindings: Iterable[Any]) -> object:
         """Make *bindings* the bindings of *address_of_record*, all or none, if *version* is still current.
 
         Returns whether it was, or a `Deferred` of it, which fires only when the change is as durable as this store

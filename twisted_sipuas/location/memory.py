@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from zope.interface import implementer
 
 from twisted_sipuas.interfaces import IBindingStore
+from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.table import BindingTable
 
 __all__ = ["MemoryBindingStore"]
@@ -22,7 +23,7 @@ class MemoryBindingStore(BindingTable):
 
     description = "memory"
 
-    def replace(self, address_of_record: str, version: object, bindings: Any) -> bool:
+    def replace(self, address_of_record: str, version: object, bindings: Iterable[Binding]) -> bool:
         """See `IBindingStore`; done at once. Raises `SIPError` 503 past *max_addresses*."""
         if not self._is_current(address_of_record, version):
             return False

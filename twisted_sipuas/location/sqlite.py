@@ -8,7 +8,7 @@ committed the next one gathers. A binding is visible, and its REGISTER answered 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -77,7 +77,7 @@ class SQLiteBindingStore(BindingTable):
         """A read-only view of what is held, what waits for the disk, what was refused and what could not be written."""
         return MappingProxyType({**super().counters, "pending": self._promised, "failed": self._failed})
 
-    def replace(self, address_of_record: str, version: object, bindings: Any) -> Deferred[bool]:
+    def replace(self, address_of_record: str, version: object, bindings: Iterable[Binding]) -> Deferred[bool]:
         """See `IBindingStore`; fires with True when the change is on the disk.
 
         A change that meets another of the same address-of-record on its way has lost the race; its Deferred fires

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,7 +14,7 @@ from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.target import Redirection, Target
 from twisted_sipuas.syntax.message import Request
-from twisted_sipuas.syntax.uri import address_of_record
+from twisted_sipuas.syntax.uri import URI, address_of_record
 
 __all__ = ["BindingTable"]
 
@@ -60,7 +60,7 @@ class BindingTable(Service):
         """A read-only view of what is held, expired or not, and of what was refused."""
         return MappingProxyType({"addresses": len(self._entries), "bindings": self._bindings, "refused": self._refused})
 
-    def lookup(self, request_uri: Any, request: Request) -> Redirection | None:
+    def lookup(self, request_uri: URI, request: Request) -> Redirection | None:
         """See `ILocationService`; the answer is there at once."""
         entry = self._entries.get(address_of_record(request_uri))
         if entry is None:
