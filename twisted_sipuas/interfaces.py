@@ -58,7 +58,7 @@ class EndReason(enum.Enum):
 
 
 class IFlow(Interface):
-    """What a message came on: a connection, or for UDP a pair of addresses (RFC 5626, 3.1: "flow")."""
+    """What a message came on: a connection, or for UDP a pair of addresses (RFC 5626, 2.1: "flow")."""
 
     transport = Attribute("The name for a Via: ``UDP``, ``TCP`` or ``TLS``.")
     is_reliable = Attribute("Whether the transport delivers every octet, once and in order, or says that it cannot.")
@@ -94,6 +94,7 @@ class IServerTransaction(Interface):
     identity = Attribute("Who sent the request, once an `IAuthenticator` said so; else None.")
     dialog = Attribute("The dialog that the request belongs to; kept for the transaction user.")
     cancelled = Attribute("Whether a CANCEL came for it.")
+    ended = Attribute("Whether it is over and sends nothing any more.")
     outcome = Attribute("The `EndReason` that `transaction_ended` is told if nothing worse happens; may be set.")
 
     def when_cancelled() -> object:

@@ -20,6 +20,7 @@ from twisted_sipuas.interfaces import IBindingStore, ILocationService
 from twisted_sipuas.location import location_service
 from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.service import SIPService
+from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, parse_listen
 from twisted_sipuas.uas.redirect import RedirectServer
 from twisted_sipuas.uas.registrar import Registrar
@@ -105,6 +106,10 @@ class Options(usage.Options):
     def opt_domain(self, name: str) -> None:
         """A domain to answer for, besides the server's own addresses; others get 404. May be given again and again.
         [default: any]"""
+        try:
+            canonical_domain(name)
+        except ValueError as error:
+            raise usage.UsageError(f"--domain: {error}") from None
         self["domain"].append(name)
 
     def opt_version(self) -> None:
@@ -132,6 +137,9 @@ class Options(usage.Options):
     def _make_locations(self) -> list[ILocationService]:
         from twisted.internet import reactor  # twistd has installed the one that its own options name
 
+        for text in self["location"]:
+            if self["location"].count(text) > 1:
+                raise usage.UsageError(f"--location: {text!r} is given twice: expected each once")
         try:
             return [location_service(text, reactor) for text in self["location"]]
         except ValueError as error:
@@ -210,7 +218,12 @@ def _explain_start_errors(service: SIPService) -> None:
     """
     earlier = sys.excepthook
     terminal = os.dup(2)
-    service.when_listening().addCallback(lambda _: os.close(terminal))
+
+    def started(_: object) -> None:
+        os.close(terminal)
+        sys.excepthook = earlier
+
+    service.when_listening().addCallback(started)
 
     def explain(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if not isinstance(error, StartError):

@@ -61,6 +61,8 @@ def port() -> int:
         (["--server-header", "a\nb"], "--server-header: expected one line"),
         (["--listen", "udp:5060:interface=0.0.0.0"], "could register as anybody"),
         (["--listen", "tcp:5060"], "could register as anybody"),
+        (["--domain", "a b"], "--domain: 'a b' is no domain and no IP address"),
+        (["--location", "memory:", "--location", "memory:"], "--location: 'memory:' is given twice"),
         (["surplus"], "'surplus': expected options only"),
         (["--unknown"], "--unknown"),
     ],

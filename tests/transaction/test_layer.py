@@ -798,11 +798,28 @@ def test_sip_error_is_the_answer(new_stack, method, raising):
 @pytest.mark.parametrize("raising", RAISING)
 def test_syntax_error_is_the_answer(new_stack, raising):
     """A `MessageSyntaxError` of a header field that was asked for is answered with its status and reason (21.4.1)."""
-    stack = new_stack(answer=raising(MessageSyntaxError("Malformed Contact header field")))
+    error = MessageSyntaxError("Malformed Contact header field")
+
+    def answer(request, transaction):
+        error.request = request  # as the request's own attributes do
+        return raising(error)(request, transaction)
+
+    stack = new_stack(answer=answer)
     receive_and_wait(stack, "INVITE")
 
     assert (stack.last.status, stack.last.reason) == (400, "Malformed Contact header field")
     assert stack.sent() == ["400"]
+
+
+@pytest.mark.parametrize("raising", RAISING)
+def test_syntax_error_elsewhere_is_500(new_stack, logged_failures, raising):
+    """A `MessageSyntaxError` in anything but the request is our fault: logged, and not blamed on the client."""
+    stack = new_stack(answer=raising(MessageSyntaxError("Malformed URI")))
+    receive_and_wait(stack, "INVITE")
+
+    assert stack.sent() == ["500"]
+    assert len(logged_failures) == 1
+    logged_failures.clear()
 
 
 @pytest.mark.parametrize("raising", RAISING)
@@ -1153,7 +1170,7 @@ def test_answer_from_within_the_end(new_stack):
     stack.receive("INVITE")
     stack.layer.stop()
 
-    assert stack.sent() == []
+    assert stack.sent() == ["503"]
     assert stack.told() == ["request", "ended: shutdown"]
 
 

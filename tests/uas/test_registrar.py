@@ -79,7 +79,8 @@ def test_require(client):
         ("<sip:bob@example.com>", 200),
         ("<sip:bob@198.51.100.1>", 200),
         ("<sip:bob@example.org>", 404),
-        ("<tel:+1555>", 404),
+        ("<tel:+1555>", 400),
+        ("<isbn:2983792873>", 400),
     ],
 )
 def test_foreign_address_of_record(to, status):
@@ -213,6 +214,33 @@ def test_lost_race_is_tried_again():
         client.store.written.pop(0)[0].callback(False)
     assert client.flow.responses[-1].status == 503
     assert "Retry-After" in client.flow.responses[-1].headers
+
+
+@pytest.mark.requirement("8.2-2")
+def test_slow_store():
+    """A change that takes too long is never refused, for it may still be made: no final response comes (8.2)."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>")
+    client.clock.pump([1] * 40)
+    assert [response.status for response in client.flow.responses] == [100]
+    assert client.clock.getDelayedCalls() == []
+    assert client.registrar._queues == {}
+
+
+def test_listing_that_no_datagram_holds():
+    """A change whose 200 could not be sent is refused, and not made (8.2, 18)."""
+    client = Client()
+    client.flow = RecordingFlow("UDP")
+    long = "x" * 16000
+    statuses = [client.register(f"<sip:bob@192.0.2.{number};p={long}>").status for number in range(5)]
+    assert statuses == [200, 200, 200, 200, 500]
+    assert len(client.store.bindings("sip:bob@example.com")[0]) == 4
+
+
+def test_contacts_are_counted_first(client):
+    """Too many contacts are refused before each is looked at."""
+    response = client.register(",".join(["<not a uri>"] * 101))
+    assert response.status == 403
 
 
 def test_queue_is_bounded():

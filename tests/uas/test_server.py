@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
 from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.syntax.message import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -46,6 +47,12 @@ class Greeter(UserAgentServer):
 
     def handle_NOTIFY(self, request, transaction):
         """Neither answers nor returns an answer."""
+
+    def handle_SUBSCRIBE(self, request, transaction):
+        return succeed(None).addCallback(lambda _: self.later)
+
+    def handle_PRACK(self, request, transaction):
+        return request.response(180)
 
     def handle_PUBLISH(self, request, transaction):
         transaction.respond(request.response(204))
@@ -108,9 +115,9 @@ def test_sip_error_is_the_answer(call):
     assert call.last.headers.get("Warning") == '304 x "no"'
 
 
-@pytest.mark.parametrize("method", ["REFER", "NOTIFY"])
+@pytest.mark.parametrize("method", ["REFER", "NOTIFY", "PRACK"])
 def test_fault_is_logged_once_and_answered_500(call, method, logged_failures):
-    """Any other exception, and no answer at all, is logged once and answered 500 without details."""
+    """Any other exception, no answer, and a 1xx for an answer, are logged once and answered 500 without details."""
     call.send(method)
     assert (call.last.status, call.last.reason, call.last.body) == (500, "Server Internal Error", b"")
     assert len(logged_failures) == 1
@@ -125,10 +132,10 @@ def test_answered_by_respond(call):
 @pytest.mark.requirement("8.2.1-2", "8.2.1-3", "8.2.1-4", "20.5-1")
 def test_method_not_allowed(call):
     """A known method that is not served gets 405, and Allow lists those that are, ACK and CANCEL included (8.2.1)."""
-    call.send("SUBSCRIBE")
+    call.send("BYE")
     assert call.last.status == 405
-    allowed = set(call.last.headers.values("Allow"))
-    assert allowed == {"INVITE", "ACK", "CANCEL", "OPTIONS", "MESSAGE", "INFO", "UPDATE", "REFER", "NOTIFY", "PUBLISH"}
+    allowed = {"INVITE", "ACK", "CANCEL", "OPTIONS", "MESSAGE", "INFO", "UPDATE", "REFER", "NOTIFY", "PUBLISH"}
+    assert set(call.last.headers.values("Allow")) == allowed | {"SUBSCRIBE", "PRACK"}
 
 
 @pytest.mark.requirement("21.5.2-1")
@@ -151,6 +158,7 @@ def test_scheme(call):
     [
         ("sip:bob@example.com", 202),
         ("sip:bob@EXAMPLE.com:5070", 202),
+        ("sip:bob@[2001:DB8:0::1]", 202),
         ("sip:bob@198.51.100.1", 202),
         ("sip:bob@198.51.100.2", 404),
         ("sip:bob@example.org", 404),
@@ -159,7 +167,7 @@ def test_scheme(call):
 )
 def test_domain(uri, status):
     """A Request-URI outside the domains served, and not the server's own address, gets 404 (8.2.2.1)."""
-    assert Call(Greeter(domains=["example.com"])).send("MESSAGE", uri=uri).statuses == [status]
+    assert Call(Greeter(domains=["Example.com.", "2001:db8::1"])).send("MESSAGE", uri=uri).statuses == [status]
 
 
 @pytest.mark.requirement("8.2.2.3-1", "8.2.2.3-2")
@@ -168,6 +176,16 @@ def test_require(call):
     call.send("MESSAGE", headers=(("Require", "path, 100rel"), ("Require", "nosuch")))
     assert call.last.status == 420
     assert call.last.headers.values("Unsupported") == ["100rel", "nosuch"]
+
+
+@pytest.mark.parametrize("require", ['"\\\0"', "no such", "<x>"])
+def test_malformed_require(call, require, logged_failures):
+    """What is no option tag is refused, and not sent back (8.2.2.3, 25.1)."""
+    request = make_request("MESSAGE", branch="z9hG4bK2", headers=(("Require", "X"),)).to_bytes()
+    call.service.message_received(
+        parse_message(request.replace(b"Require: X", b"Require: " + require.encode())), call.flow
+    )
+    assert (call.last.status, call.last.reason) == (400, "Malformed Require header field")
 
 
 @pytest.mark.requirement("8.2.3-1", "8.2.3-2")
@@ -220,7 +238,9 @@ def test_cancel(call, logged_failures):
     assert logged_failures == []
 
 
-@pytest.mark.parametrize(("method", "status", "seconds"), [("INVITE", 480, 180), ("INFO", 504, 30)])
+@pytest.mark.parametrize(
+    ("method", "status", "seconds"), [("INVITE", 480, 180), ("INFO", 504, 30), ("SUBSCRIBE", 504, 30)]
+)
 def test_handler_timeout(call, method, status, seconds):
     """A handler that takes too long is cancelled, and the answer is 480 to an INVITE, 504 to another request."""
     call.send(method)
@@ -241,6 +261,22 @@ def test_transport_failure_cancels_the_handler(call):
     call.send()  # the retransmission makes the transaction resend its 180
     assert call.server.ended == [EndReason.TRANSPORT_FAILED]
     assert len(call.server.cancelled) == 1
+    assert call.clock.getDelayedCalls() == []
+
+
+def test_handler_of_an_ended_transaction():
+    """A handler whose transaction ends before it first waits is cancelled at once (17.2.4)."""
+    cancelled = []
+
+    class Server(UserAgentServer):
+        async def handle_INVITE(self, request, transaction):
+            call.flow.failure = "no route"
+            transaction.respond(request.response(180))
+            await Deferred(cancelled.append)
+
+    call = Call(Server())
+    call.send()
+    assert len(cancelled) == 1
     assert call.clock.getDelayedCalls() == []
 
 

@@ -63,6 +63,9 @@ class Limits:
     """Of one address-of-record, and in one request."""
 
 
+_DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """The change that a REGISTER asks for. Without contacts, and not removing all, it asks for none (10.3 step 6)."""
@@ -79,11 +82,16 @@ class Registration:
     """Whether its Contact is ``*``."""
 
     @classmethod
-    def from_request(cls, request: Request) -> Registration:
-        """Return what *request* asks for; raises `SIPError` 400 for a Contact that cannot be (10.3 step 6)."""
+    def from_request(cls, request: Request, limits: Limits = _DEFAULT_LIMITS) -> Registration:
+        """Return what *request* asks for.
+
+        Raises `SIPError`: 400 for a Contact that cannot be (10.3 step 6), 403 for more of them than *limits* allow.
+        """
         expires = delta_seconds(request.headers.get("Expires"))
         try:
             values = request.headers.values("Contact")
+            if len(values) > limits.max_contacts:
+                raise _too_many()  # before each is parsed
             contacts = request.contacts
             for contact in contacts:
                 contact.uri  # noqa: B018  # asked for so that a fault in it is found before anything is changed

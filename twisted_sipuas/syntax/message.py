@@ -12,7 +12,7 @@ from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.status import reason_phrase
 from twisted_sipuas.syntax.uri import URI, parse_uri
 
-__all__ = ["Request", "Response", "answerable_part", "content_length", "parse_message"]
+__all__ = ["KNOWN_METHODS", "Request", "Response", "answerable_part", "content_length", "parse_message"]
 
 _FOLD = re.compile(r"\r\n[ \t]+")
 _STATUS_LINE = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2}) (.*)", re.DOTALL)
@@ -21,9 +21,10 @@ _QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones t
 
 # Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
-_METHODS = frozenset(
+KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
+"""The methods of RFC 3261 and of the RFCs that added to it; 21.5.2 asks which ones we recognise."""
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
 _SERVER_NAMES = frozenset(("Server", "SERVER", "server"))
 _LENGTH_NAMES = frozenset(("content-length", "l"))
@@ -186,7 +187,8 @@ class Request:
         if content_type is not None:
             further.append(("Content-Type", content_type))
         for name, value in further:
-            refuse_line_breaks(name, "a header field name")
+            if TOKEN.fullmatch(name) is None:
+                raise ValueError("a header field name has to be a token")
             refuse_line_breaks(value, f"the {name} header field")
         return Response._of_rows(status, reason, rows + further, body, rule, self._to_has_tag)
 
@@ -273,6 +275,8 @@ class Response:
     ) -> None:
         if not 100 <= status <= 699:
             raise ValueError(f"a status code is from 100 to 699, not {status}")
+        if not isinstance(body, bytes):
+            raise TypeError(f"a body is bytes, not {type(body).__name__}")
         put = object.__setattr__
         put(self, "status", status)
         put(self, "reason", reason_phrase(status) if reason is None else refuse_line_breaks(reason, "a reason phrase"))
@@ -383,7 +387,7 @@ def _request_line(line: str) -> tuple[str, str, MessageSyntaxError | None]:
     parts = line.split(" ")
     if len(parts) == 3 and parts[2] == "SIP/2.0":
         method, uri_text, _ = parts
-        if (method in _METHODS or TOKEN.fullmatch(method)) and uri_text and uri_text[0] != "<":
+        if (method in KNOWN_METHODS or TOKEN.fullmatch(method)) and uri_text and uri_text[0] != "<":
             return method, uri_text, None
     words = line.split()
     if len(words) < 3 or not words[-1].upper().startswith("SIP/"):

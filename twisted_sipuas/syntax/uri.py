@@ -9,7 +9,16 @@ from urllib.parse import unquote_to_bytes
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 
-__all__ = ["SIPURI", "URI", "TelURI", "address_of_record", "canonical_host", "parse_uri", "unescape"]
+__all__ = [
+    "SIPURI",
+    "URI",
+    "TelURI",
+    "address_of_record",
+    "canonical_domain",
+    "canonical_host",
+    "parse_uri",
+    "unescape",
+]
 
 # Lenient where a client's slip can only mean one thing (an unescaped "#" or UTF-8 in the user part, "_" in a host
 # name), strict where two servers could read it in two ways (a second "@", a space, a bracket).
@@ -24,6 +33,7 @@ _SIP_URI = re.compile(
     """,
     re.VERBOSE,
 )
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+")
 _OTHER_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*):(?P<rest>[^\x00-\x20\x7f<>\"]+)")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _VISUAL_SEPARATORS = str.maketrans("", "", "-.()")
@@ -68,6 +78,17 @@ def canonical_host(host: str) -> str:
     except OSError:
         raise MessageSyntaxError("Malformed IPv6 reference") from None
     return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]"
+
+
+def canonical_domain(text: str) -> str:
+    """Return the domain or address *text* in the spelling of `canonical_host`; raises `ValueError` if it is none.
+
+    An IPv6 address may come without brackets, a name with the dot of the root.
+    """
+    host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text.removesuffix(".")
+    if _HOST.fullmatch(host) is None:
+        raise ValueError(f"{text!r} is no domain and no IP address")
+    return canonical_host(host)
 
 
 class URI:
@@ -204,7 +225,9 @@ class SIPURI(URI):
         if not isinstance(other, SIPURI):
             return False
         if self.host[0] != "[" and self.host.lower() != other.host.lower():
-            return False  # the usual case, without taking anything apart
+            return False  # the usual cases, without taking anything apart
+        if self.port != other.port or (self.user != other.user and "%" not in f"{self.user}{other.user}"):
+            return False
         return self._components()[:5] == other._components()[:5] and _parameters_match(
             self.parameters, other.parameters
         )
@@ -290,7 +313,7 @@ def address_of_record(uri: URI) -> str:
 
     Used for the To of a REGISTER and for the Request-URI of a look-up alike. All URI parameters are gone, escaped
     characters are unescaped, and the host is in lower case. So are the port and the password, which 19.1.1 (table 1)
-    does not allow in To; and ``sips:`` becomes ``sip:``, as both name one user (RFC 5630, 3.3). A URI of another
+    does not allow in To; and ``sips:`` becomes ``sip:``, as both name one user (RFC 5630, 5.2). A URI of another
     scheme stands for itself.
     """
     if isinstance(uri, SIPURI):

@@ -193,7 +193,7 @@ class TransactionLayer:
         """Answer for the transaction user: a refusal as raised, anything else logged once and 500 without details."""
         request = transaction.request
         error = failure.value
-        if not isinstance(error, (SIPError, MessageSyntaxError)):
+        if not _is_answer(error, request):
             _log.failure("{method} could not be handled", failure, method=transaction.method)
         if request is None:
             return
@@ -254,6 +254,9 @@ class TransactionLayer:
     def stop(self) -> None:
         """End every transaction; no timer is left."""
         for transaction in list(self._table.values()):
+            if transaction.request is not None:
+                refusal = transaction.request.response(503, headers=_RETRY_AFTER, rule="shutdown")
+                transaction.respond(refusal)
             transaction.abandon(EndReason.SHUTDOWN)
         if self._drain_limit is not None and self._drain_limit.active():
             self._drain_limit.cancel()
@@ -263,11 +266,18 @@ class TransactionLayer:
             self._drained.callback(None)
 
 
+def _is_answer(error: BaseException | None, request: Request | None) -> bool:
+    """Whether *error* says what to answer; a syntax error in anything but *request* is the transaction user's fault."""
+    return isinstance(error, SIPError) or (
+        isinstance(error, MessageSyntaxError) and error.request is not None and error.request is request
+    )
+
+
 def _refusal(request: Request, error: BaseException | None) -> Response:
     """Return the answer that the exception *error* is to *request*."""
     if isinstance(error, SIPError):
         return request.response(error.status, error.reason, headers=error.headers, rule=error.rule)
-    if isinstance(error, MessageSyntaxError):
+    if isinstance(error, MessageSyntaxError) and error.request is request:
         return request.response(error.status, error.reason, rule="syntax")
     return request.response(500, rule="exception")
 

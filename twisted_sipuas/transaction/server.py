@@ -105,6 +105,11 @@ class ServerTransaction:
         self._cancel_waiters: list[Deferred[None]] | None = None
 
     @property
+    def ended(self) -> bool:
+        """Whether it is over and sends nothing any more."""
+        return self.state is State.TERMINATED
+
+    @property
     def is_owed(self) -> bool:
         """Whether a final response or an ACK is still to come."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Flows: what a message came on, and what its answer goes back by (RFC 5626, 3.1: "flow")."""
+"""Flows: what a message came on, and what its answer goes back by (RFC 5626, 2.1: "flow")."""
 
 from __future__ import annotations
 

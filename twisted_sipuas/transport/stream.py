@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,7 +27,7 @@ __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
 _CLOSE_TIMEOUT = 5.0  # seconds for the last octets to leave before the connection is cut
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class SIPStreamProtocol(Protocol):
     """One connection: cuts it into messages and hands them to the factory's receiver."""
 
@@ -84,6 +90,15 @@ class SIPStreamProtocol(Protocol):
             self._deadline.cancel()
         self._deadline = None
         self.factory.forget(self)
+
+    # IHalfCloseableProtocol: without it, what is not sent yet would be lost
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more; it still gets the answers that were given so far."""
+        self.close()
+
+    def writeConnectionLost(self) -> None:
+        """We never close our half alone; there is nothing to do."""
 
     # IPushProducer: a peer that does not read its answers gets no more of its requests read
 

@@ -11,11 +11,11 @@ from typing import Protocol
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow
-from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.message import KNOWN_METHODS, Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, canonical_host
 
 __all__ = [
-    "KNOWN_METHODS",
     "Check",
     "Role",
     "content_type",
@@ -25,11 +25,6 @@ __all__ = [
     "request_uri_scheme",
     "require",
 ]
-
-# 21.5.2: a method that we know but do not do here gets 405, one that we do not know 501.
-KNOWN_METHODS = frozenset(
-    "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
-)
 
 
 class Role(Protocol):
@@ -62,7 +57,8 @@ def method(server: Role, request: Request, flow: IFlow) -> None:
     """8.2.1: a method that is not served gets 405, one nobody knows 501; both tell what is."""
     if request.method not in server.allow:
         known = request.method in KNOWN_METHODS
-        raise SIPError(405 if known else 501, headers=[("Allow", ", ".join(server.allow))], rule="8.2.1-2")
+        rule = "8.2.1-2" if known else "21.5.2-1"
+        raise SIPError(405 if known else 501, headers=[("Allow", ", ".join(server.allow))], rule=rule)
 
 
 def request_uri_scheme(server: Role, request: Request, flow: IFlow) -> None:
@@ -85,6 +81,8 @@ def require(server: Role, request: Request, flow: IFlow) -> None:
         tags = request.headers.values("Require")
     except MessageSyntaxError as fault:
         raise SIPError(400, fault.reason, rule="8.2.2.3-1") from None
+    if not all(map(TOKEN.fullmatch, tags)):
+        raise SIPError(400, "Malformed Require header field", rule="8.2.2.3-1")
     unsupported = [tag for tag in dict.fromkeys(tags) if tag.lower() not in server.supported_tags]
     if unsupported:
         raise SIPError(420, headers=[("Unsupported", ", ".join(unsupported))], rule="8.2.2.3-1")

@@ -13,7 +13,7 @@ from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
-from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, URI
 from twisted_sipuas.uas import inspection
 from twisted_sipuas.uas.registrar import Registrar
@@ -54,7 +54,7 @@ class RedirectServer(UserAgentServer):
         self.registrar = registrar
         self.redirect_status = redirect_status
         self.max_targets = max_targets
-        methods = {*inspection.KNOWN_METHODS} - ({"REGISTER"} if registrar is None else set())
+        methods = {*KNOWN_METHODS} - ({"REGISTER"} if registrar is None else set())
         self.allow = tuple(sorted(methods))
 
     @property

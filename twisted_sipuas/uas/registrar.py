@@ -21,6 +21,8 @@ from twisted_sipuas.uas.server import UserAgentServer
 
 __all__ = ["Registrar"]
 
+_MAX_LISTING = 65000  # octets: a datagram holds 65507, and the To tag and Server are still to come
+
 
 class Registrar(UserAgentServer):
     """A registrar (10.3): changes and lists the bindings in *store*, an `IBindingStore`.
@@ -36,6 +38,10 @@ class Registrar(UserAgentServer):
         inspection.request_uri_domain,
         inspection.require,
     )
+
+    handler_timeout: ClassVar[float] = 32.0
+    """Seconds that a store has; then the client has given up (Timer F), and nothing more is said: see
+    `timeout_status`."""
 
     max_queued: ClassVar[int] = 30
     """REGISTERs that may wait for others of the same address-of-record; more get 503."""
@@ -62,45 +68,60 @@ class Registrar(UserAgentServer):
         """The store, if it has to be started."""
         return (cast(IService, self.store),) if IService.providedBy(self.store) else ()
 
+    def timeout_status(self, request: Request) -> int:
+        """Return 408, which is never sent (RFC 4320): a change on its way may still be made, so nobody is told no."""
+        return 408
+
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
         """Steps 5 to 8 of 10.3."""
         address = self._address_of_record(request, transaction.flow)
-        registration = Registration.from_request(request)
+        registration = Registration.from_request(request, self.limits)
         queue = self._queues.setdefault(address, DeferredLock())
         if len(queue.waiting) >= self.max_queued:
             raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
         await queue.acquire()
         try:
-            return await self._register(request, address, registration)
+            return await self._register(request, transaction.flow, address, registration)
         finally:
             queue.release()
             if not queue.locked and self._queues.get(address) is queue:
                 del self._queues[address]
 
     def _address_of_record(self, request: Request, flow: IFlow) -> str:
-        """Step 5: the address-of-record is in To, and has to be in a domain that is served, else 404."""
+        """Step 5: the address-of-record is in To, and has to be in a domain that is served, else 404.
+
+        10.2 wants a SIP or SIPS URI there.
+        """
         try:
             uri = request.to.uri
         except MessageSyntaxError:
             raise SIPError(400, "Malformed To header field", rule="10.3-16") from None
-        if not isinstance(uri, SIPURI) or not inspection.is_served(self, uri, flow):
+        if not isinstance(uri, SIPURI):
+            raise SIPError(400, "To Is No SIP Address-of-Record", rule="10.3-16")
+        if not inspection.is_served(self, uri, flow):
             raise SIPError(404, rule="10.3-17")
         return address_of_record(uri)
 
-    async def _register(self, request: Request, address: str, registration: Registration) -> Response:
+    async def _register(self, request: Request, flow: IFlow, address: str, registration: Registration) -> Response:
         """Steps 6 to 8: change the bindings all at once, and list those that there are now."""
         assert self.clock is not None, "a service gives its clock to its transaction user"
         for _ in range(self.max_attempts):
             bindings, version = await _result(self.store.bindings(address))
             now = self.clock.seconds()
             changed = apply(registration, bindings, now, self.limits)
+            listing = _listing(request, flow, changed, now)
             if changed == bindings or await _result(self.store.replace(address, version, changed)):
-                return self._listing(request, changed, now)
+                return listing
         raise SIPError(503, headers=[("Retry-After", "1")], rule="max_attempts")
 
-    def _listing(self, request: Request, bindings: Iterable[Binding], now: float) -> Response:
-        contacts = [contact_value(binding, now) for binding in bindings]
-        return request.response(200, contacts=contacts, headers=[("Date", format_date(now))], rule="10.3-41")
+
+def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: float) -> Response:
+    """Return the 200 of step 8; raises `SIPError` if it does not fit into a datagram and would have to."""
+    contacts = [contact_value(binding, now) for binding in bindings]
+    response = request.response(200, contacts=contacts, headers=[("Date", format_date(now))], rule="10.3-41")
+    if not flow.is_reliable and len(response.to_bytes()) > _MAX_LISTING:
+        raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
+    return response
 
 
 async def _result(value: object) -> Any:

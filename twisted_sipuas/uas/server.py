@@ -13,11 +13,26 @@ from zope.interface import implementer
 from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, IServerTransaction, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.uas import inspection
 
 __all__ = ["UserAgentServer"]
 
 _PREFIX = "handle_"
+
+
+class _Watched:
+    """A handler that is at it: its `Deferred`, and the timer that bounds it."""
+
+    __slots__ = ("pending", "timer")
+
+    def __init__(self, pending: Deferred[Any]) -> None:
+        self.pending = pending
+        self.timer: IDelayedCall | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
 
 
 @implementer(ITransactionUser)
@@ -78,9 +93,9 @@ class UserAgentServer:
         clock: IReactorTime | None = None,
     ) -> None:
         self.authenticator = authenticator
-        self.domains = frozenset(domain.lower() for domain in domains)
+        self.domains = frozenset(map(canonical_domain, domains))
         self.clock = clock
-        self._pending: dict[IServerTransaction, tuple[Deferred[Any], IDelayedCall]] = {}
+        self._pending: dict[IServerTransaction, _Watched] = {}
 
     @property
     def services(self) -> tuple[IService, ...]:
@@ -109,9 +124,10 @@ class UserAgentServer:
         if pending is None:
             self._answer(answer, request, transaction)
             return None
-        if not pending.called:
-            self._watch(pending, request, transaction)
-            pending.addBoth(self._finished, transaction)
+        self._pending[transaction] = _Watched(pending)
+        pending.addBoth(self._finished, transaction)
+        if transaction in self._pending:
+            self._watch(request, transaction)
         pending.addCallback(self._answer, request, transaction)
         return pending
 
@@ -154,6 +170,10 @@ class UserAgentServer:
             accept = accept.get(method)
         return None if accept is None else tuple(accept)
 
+    def timeout_status(self, request: Request) -> int:
+        """Return the status that *request* gets when its handler has taken too long."""
+        return 480 if request.method == "INVITE" else 504
+
     # How an answer comes about
 
     def _inspect_and_handle(self, request: Request, transaction: IServerTransaction) -> object:
@@ -175,6 +195,10 @@ class UserAgentServer:
     def _answer(self, answer: object, request: Request, transaction: IServerTransaction) -> None:
         """Send what a handler returned; the layer answers 500 for what is no answer."""
         if isinstance(answer, Response):
+            if answer.status < 200:
+                raise TypeError(
+                    f"{self._name_of(request)} returned {answer!r}; a provisional response is for respond()"
+                )
             transaction.respond(answer)
         elif answer is not None:
             raise TypeError(f"{self._name_of(request)} returned {type(answer).__name__}, not a Response")
@@ -186,18 +210,22 @@ class UserAgentServer:
 
     # Handlers that take their time
 
-    def _watch(self, pending: Deferred[Any], request: Request, transaction: IServerTransaction) -> None:
-        """Bound the time of a handler, and remember how to cancel it."""
+    def _watch(self, request: Request, transaction: IServerTransaction) -> None:
+        """Bound the time of a handler that is at it still; cancel it at once if its transaction is over already."""
+        if transaction.ended:
+            self._abandon(transaction)
+            return
         assert self.clock is not None, "a service gives its clock to its transaction user"
         is_invite = request.method == "INVITE"
         seconds = self.invite_timeout if is_invite else self.handler_timeout
-        timer = self.clock.callLater(seconds, self._timed_out, transaction, 480 if is_invite else 504)
-        self._pending[transaction] = (pending, timer)
+        timer = self.clock.callLater(seconds, self._timed_out, transaction)
+        self._pending[transaction].timer = timer
 
-    def _timed_out(self, transaction: IServerTransaction, status: int) -> None:
-        if transaction.request is not None:
+    def _timed_out(self, transaction: IServerTransaction) -> None:
+        request = transaction.request
+        if request is not None:
             transaction.outcome = EndReason.HANDLER_TIMEOUT
-            transaction.respond(transaction.request.response(status, rule="handler_timeout"))
+            transaction.respond(request.response(self.timeout_status(request), rule="handler_timeout"))
         self._abandon(transaction)
 
     def _finished(self, result: object, transaction: IServerTransaction) -> object:
@@ -205,18 +233,15 @@ class UserAgentServer:
         watched = self._pending.pop(transaction, None)
         if watched is None:
             return None
-        watched[1].cancel()
+        watched.stop_timer()
         return result
 
     def _abandon(self, transaction: IServerTransaction) -> None:
         """Cancel the handler of *transaction*, if one is still at it."""
         watched = self._pending.pop(transaction, None)
-        if watched is None:
-            return
-        pending, timer = watched
-        if timer.active():
-            timer.cancel()
-        pending.cancel()
+        if watched is not None:
+            watched.stop_timer()
+            watched.pending.cancel()
 
 
 UserAgentServer.__init_subclass__()
