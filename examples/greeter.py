@@ -2,7 +2,7 @@
 
     python examples/greeter.py udp:5070
 
-and from another shell: sipsak -M -B hello -s sip:anybody@127.0.0.1:5070
+and from another shell, for the busy signal: sipp -sn uac 127.0.0.1:5070 -m 1
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import ipaddress
 import os
+import resource
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -28,6 +29,8 @@ from twisted_sipuas.uas.registrar import Registrar
 __all__ = ["Options", "makeService"]
 
 _log = Logger()
+
+_OTHER_FILES = 100  # descriptors that are no connection: listeners, database, log, event queue
 
 _DEFAULT_LOCATION = "sqlite:sipuas.sqlite"
 _STATUSES = {"300": 300, "301": 301, "302": 302, "auto": None}
@@ -89,8 +92,9 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r}: expected options only")
 
     def opt_listen(self, description: str) -> None:
-        """Where to listen: udp:PORT, udp:PORT:interface=ADDRESS, udp:fd=NUMBER, each with TCP beside it unless it
-        says :tcp=no; or any Twisted server endpoint, such as tcp:5060. May be given again and again.
+        """Where to listen: udp:PORT or udp:PORT:interface=ADDRESS, with TCP beside it unless it says :tcp=no;
+        udp:fd=NUMBER, an inherited socket; or any Twisted server endpoint, such as tcp:5060. May be given again and
+        again.
         [default: udp:5060:interface=127.0.0.1]"""
         try:
             parse_listen(description)
@@ -186,11 +190,25 @@ def makeService(options: Options) -> IService:
         options["listen"],
         server_header=options["server-header"] or None,
         max_transactions=options["max-transactions"],
-        max_connections=options["max-connections"],
+        max_connections=_fitting_connections(options["max-connections"]),
         max_message=options["max-message"],
     )
     _explain_start_errors(service)
     return service
+
+
+def _fitting_connections(wanted: int) -> int:
+    """Raise the limit of open files so that *wanted* connections fit; return how many do, and log if they are fewer."""
+    needed = wanted + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            fitting = max(1, soft - _OTHER_FILES)
+            _log.warn("--max-connections: {fitting}, as this process may open {soft} files", fitting=fitting, soft=soft)
+            return fitting
+    return wanted
 
 
 def _is_loopback(description: str) -> bool:

@@ -259,7 +259,8 @@ def test_endless_header_section_is_given_up_at_its_bound() -> None:
     """No more is kept of a header section than the bound allows, and one octet (21.5.7)."""
     framer = StreamFramer(max_header=1000)
     taken, error = refused(framer, HEAD + b"x" * 2000)
-    assert (taken, error.status, error.request) == (1001, 513, None)
+    assert (taken, error.status) == (1001, 513)
+    assert error.request is not None, "what came of it is enough to answer it"
 
 
 def test_message_up_to_its_bound(feed: Feeder) -> None:

@@ -967,6 +967,7 @@ def test_bound_on_transactions(new_stack):
     assert stack.layer.counters == {
         "owed": 1,
         "waiting": 0,
+        "waiting_octets": 0,
         "refused": 2,
         "malformed": 0,
         "waiting_dropped": 0,
@@ -1258,3 +1259,15 @@ def test_flows_are_told_apart(new_stack):
     assert stack.transaction.flow is stack.flow
     stack.transaction.respond(make_request("MESSAGE").response(200))
     assert (len(stack.flow.sent), len(route.sent)) == (0, 1)
+
+
+def test_octets_that_wait_are_bounded(new_stack):
+    """Responses kept for retransmissions are bounded in octets too; the oldest is dropped, and counted."""
+    stack = new_stack(answer=lambda request, transaction: transaction.respond(request.response(200, body=b"x" * 1000)))
+    stack.layer._max_waiting_octets = 5000
+    for number in range(10):
+        stack.receive("OPTIONS", branch=f"z9hG4bK{number}")
+
+    assert stack.layer.counters["waiting_octets"] <= 5000
+    assert stack.layer.counters["waiting"] + stack.layer.counters["waiting_dropped"] == 10
+    assert stack.layer.counters["waiting"] >= 3

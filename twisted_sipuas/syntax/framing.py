@@ -92,7 +92,8 @@ class StreamFramer:
                 raise MessageSyntaxError("The stream is not SIP")
             self._start_line_seen = line_end >= 0
         if len(buffer) > self._max_header:
-            raise MessageSyntaxError("The header section is too long", status=513)
+            fault = "The header section is too long"
+            raise MessageSyntaxError(fault, status=513, request=answerable_part(bytes(buffer)))
         self._searched = max(0, len(buffer) - 3)
 
     def _body_length(self, head: bytes) -> int:

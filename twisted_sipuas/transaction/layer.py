@@ -62,7 +62,7 @@ class TransactionLayer:
 
     *clock* gives the time, *timers* the base values. *server_header* is the Server header field of every response, or
     None. At most *max_transactions* may be owed an answer or an ACK: more are refused with a stateless 503. At most
-    *max_waiting* only wait out a timer: beyond it the oldest is dropped.
+    *max_waiting* only wait out a timer, with responses of *max_waiting_octets* in all: beyond it the oldest is dropped.
 
     `counters` counts what the bounds did, and what was answered without a transaction.
     """
@@ -76,6 +76,7 @@ class TransactionLayer:
         server_header: str | None = None,
         max_transactions: int = 100_000,
         max_waiting: int = 1_000_000,
+        max_waiting_octets: int = 512 * 1024 * 1024,
     ) -> None:
         self.clock = clock
         self.timers = timers or Timers()
@@ -83,17 +84,20 @@ class TransactionLayer:
         self._transaction_user = transaction_user
         self._max_transactions = max_transactions
         self._max_waiting = max_waiting
+        self._max_waiting_octets = max_waiting_octets
         self._secret = secrets.token_bytes(32)
         self._table: dict[str, ServerTransaction] = {}
-        self._waiting: dict[ServerTransaction, None] = {}  # in the order in which they began to wait
+        self._waiting: dict[ServerTransaction, int] = {}  # in the order in which they began to wait, with their octets
+        self._waiting_octets = 0
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
         self._counters = {"refused": 0, "malformed": 0, "waiting_dropped": 0, "ack_timeouts": 0, "send_failures": 0}
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """A read-only view: bounds that were reached, and transactions now ``owed`` and ``waiting``."""
-        return MappingProxyType({**self._counters, "owed": self.owed, "waiting": len(self._waiting)})
+        """A read-only view: bounds that were reached, and what is ``owed`` and ``waiting`` now."""
+        held = {"owed": self.owed, "waiting": len(self._waiting), "waiting_octets": self._waiting_octets}
+        return MappingProxyType({**self._counters, **held})
 
     @property
     def owed(self) -> int:
@@ -215,8 +219,9 @@ class TransactionLayer:
 
     def waits(self, transaction: ServerTransaction) -> None:
         """Count *transaction* among those that only wait out a timer; drop the oldest if they are too many."""
-        self._waiting[transaction] = None
-        if len(self._waiting) > self._max_waiting:
+        octets = self._waiting[transaction] = transaction.octets
+        self._waiting_octets += octets
+        while len(self._waiting) > self._max_waiting or self._waiting_octets > self._max_waiting_octets:
             self._counters["waiting_dropped"] += 1
             oldest = next(iter(self._waiting))
             oldest.abandon(oldest.outcome)
@@ -224,7 +229,7 @@ class TransactionLayer:
 
     def ended(self, transaction: ServerTransaction, reason: EndReason) -> None:
         """Forget *transaction*, and tell the transaction user."""
-        self._waiting.pop(transaction, None)
+        self._waiting_octets -= self._waiting.pop(transaction, 0)
         if self._table.get(transaction.key) is transaction:
             del self._table[transaction.key]
         if reason is EndReason.ACK_TIMEOUT:

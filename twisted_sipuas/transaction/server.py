@@ -110,6 +110,11 @@ class ServerTransaction:
         return self.state is State.TERMINATED
 
     @property
+    def octets(self) -> int:
+        """The length of the response that is kept to be sent again."""
+        return len(self._last_response or b"")
+
+    @property
     def is_owed(self) -> bool:
         """Whether a final response or an ACK is still to come."""
         raise NotImplementedError
