@@ -33,6 +33,7 @@ __all__ = ["Listening", "SIPService"]
 _log = Logger()
 
 _DRAIN_TIME = 5.0  # seconds that requests in progress have when the service stops
+_BACKLOG = 1024  # connections that wait to be accepted; Twisted's 50 make a client wait in any rush
 _PORT_TRIES = 20  # how often a free UDP port is asked for before one is free on TCP too
 
 Listen: TypeAlias = "str | IStreamServerEndpoint | socket.socket"
@@ -109,6 +110,7 @@ class SIPService(Service):
                 **{f"connections_{name}": value for name, value in self._streams.counters.items()},
                 "connections": self._streams.connections,
                 **self._dropped,
+                **getattr(self._transaction_user, "counters", {}),
             }
         )
 
@@ -188,8 +190,8 @@ class SIPService(Service):
     async def _stop(self) -> None:
         """Refuse what is new, finish what is owed, then close sockets, connections and stores, in that order."""
         await self._layer.drain(_DRAIN_TIME)
-        await self._close_ports()
         self._layer.stop()
+        await self._close_ports()
         await self._streams.close_connections()
         for service in reversed(self._services()):
             try:
@@ -252,6 +254,9 @@ class SIPService(Service):
         elif isinstance(item, StreamListen):
             try:
                 endpoint = serverFromString(self._reactor, item.description)
+            except ImportError:
+                needed = "it needs more to be installed: pip install 'twisted-sipuas[tls]'"
+                raise StartError(f"{item.description}: {needed}; or see --listen") from None
             except Exception as error:  # whatever the endpoint's own parser raises, a missing key file say
                 raise StartError(f"{item.description}: {error}; see --listen") from None
             self._open_stream(endpoint, item.description)
@@ -272,7 +277,7 @@ class SIPService(Service):
             streams = []
             if item.with_stream and not self._has_stream(item.interface, number):
                 try:
-                    streams = [self._reactor.listenTCP(number, self._streams, interface=item.interface)]
+                    streams = [self._reactor.listenTCP(number, self._streams, _BACKLOG, item.interface)]
                 except CannotListenError as error:
                     port.stopListening()
                     if item.port == 0 and attempt < _PORT_TRIES:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from twisted_sipuas import __version__
 from twisted_sipuas.errors import StartError
@@ -193,7 +194,7 @@ def makeService(options: Options) -> IService:
         max_connections=_fitting_connections(options["max-connections"]),
         max_message=options["max-message"],
     )
-    _explain_start_errors(service)
+    _explain_start_errors(service, reactor)
     return service
 
 
@@ -227,12 +228,13 @@ def _is_loopback(description: str) -> bool:
         return False
 
 
-def _explain_start_errors(service: SIPService) -> None:
+def _explain_start_errors(service: SIPService, reactor: Any) -> None:
     """Have a `StartError` of *service* end the process with its one line, no traceback, and exit status 1.
 
     It has to leave `privilegedStartService` as an ordinary exception: twistd then removes its pid file and, when
     daemonising, tells the parent process, which waits for it. Of the text twistd passes on 100 octets; so we keep the
-    terminal until the service has started, and write the line ourselves. A daemon has it in its log too.
+    terminal until the service has started, and write the line ourselves. A daemon has it in its log too. An endpoint
+    that fails later, once the reactor runs, stops it.
     """
     earlier = sys.excepthook
     terminal = os.dup(2)
@@ -241,7 +243,12 @@ def _explain_start_errors(service: SIPService) -> None:
         os.close(terminal)
         sys.excepthook = earlier
 
-    service.when_listening().addCallback(started)
+    def failed(failure: Failure) -> None:
+        os.write(terminal, f"sipuas: {failure.getErrorMessage()}\n".encode(errors="backslashreplace"))
+        started(None)
+        reactor.stop()
+
+    service.when_listening().addCallbacks(started, failed)
 
     def explain(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if not isinstance(error, StartError):

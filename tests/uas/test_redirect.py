@@ -207,6 +207,8 @@ def test_register_then_redirect():
         make_request("REGISTER", "sip:example.com", to="<sip:bob@example.com>", headers=contact), flow
     )
     assert flow.responses[-1].status == 200
+    assert service.counters["location_1_bindings"] == 1
+    assert service.counters["registrar_queue_refusals"] == 0
     clock.advance(40)
     service.message_received(make_request(branch="z9hG4bK2"), flow)
     assert contacts(flow.responses[-1]) == ["<sip:bob@192.0.2.4>;q=0.8;expires=60"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -56,6 +56,17 @@ class RedirectServer(UserAgentServer):
         self.max_targets = max_targets
         methods = {*KNOWN_METHODS} - ({"REGISTER"} if registrar is None else set())
         self.allow = tuple(sorted(methods))
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """See `UserAgentServer`; with those of the registrar and of the location services that have some."""
+        counters = dict(super().counters)
+        if self.registrar is not None:
+            counters.update({f"registrar_{name}": value for name, value in self.registrar.counters.items()})
+        for number, location in enumerate(self.locations, 1):
+            held = getattr(location, "counters", {})
+            counters.update({f"location_{number}_{name}": value for name, value in held.items()})
+        return counters
 
     @property
     def services(self) -> tuple[IService, ...]:

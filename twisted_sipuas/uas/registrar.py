@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
@@ -62,6 +62,12 @@ class Registrar(UserAgentServer):
         self.store = store
         self.limits = limits or Limits()
         self._queues: dict[str, DeferredLock] = {}
+        self._refused = {"queue_refusals": 0, "race_refusals": 0}
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """See `UserAgentServer`."""
+        return {**super().counters, **self._refused}
 
     @property
     def services(self) -> tuple[IService, ...]:
@@ -78,6 +84,7 @@ class Registrar(UserAgentServer):
         registration = Registration.from_request(request, self.limits)
         queue = self._queues.setdefault(address, DeferredLock())
         if len(queue.waiting) >= self.max_queued:
+            self._refused["queue_refusals"] += 1
             raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
         await queue.acquire()
         try:
@@ -112,6 +119,7 @@ class Registrar(UserAgentServer):
             listing = _listing(request, flow, changed, now)
             if changed == bindings or await _result(self.store.replace(address, version, changed)):
                 return listing
+        self._refused["race_refusals"] += 1
         raise SIPError(503, headers=[("Retry-After", "1")], rule="max_attempts")
 
 

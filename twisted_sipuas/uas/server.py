@@ -96,11 +96,17 @@ class UserAgentServer:
         self.domains = frozenset(map(canonical_domain, domains))
         self.clock = clock
         self._pending: dict[IServerTransaction, _Watched] = {}
+        self._handler_timeouts = 0
 
     @property
     def services(self) -> tuple[IService, ...]:
         """What has to be started before this transaction user, and stopped after it."""
         return ()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """A read-only view of what this server's bounds did, and of what is at work now."""
+        return {"handlers": len(self._pending), "handler_timeouts": self._handler_timeouts}
 
     @property
     def description(self) -> str:
@@ -223,6 +229,7 @@ class UserAgentServer:
 
     def _timed_out(self, transaction: IServerTransaction) -> None:
         request = transaction.request
+        self._handler_timeouts += 1
         if request is not None:
             transaction.outcome = EndReason.HANDLER_TIMEOUT
             transaction.respond(request.response(self.timeout_status(request), rule="handler_timeout"))

@@ -1,0 +1,640 @@
+"""Is a connection cut into the right messages, and is it gone when it should be, with no timer left?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer
+from zope.interface.verify import verifyObject
+
+from twisted_sipuas.errors import MessageSyntaxError, TransportError
+from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
+from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.testing import make_request
+from twisted_sipuas.transport.stream import SIPStreamFactory, SIPStreamProtocol
+
+FIRST = make_request("MESSAGE", transport="TCP", cseq=1, body=b"one\r\n\r\n").to_bytes()
+SECOND = make_request("OPTIONS", transport="TCP", cseq=2).to_bytes()
+BAD = SECOND.replace(b"CSeq: 2 OPTIONS", b"CSeq: rubbish")
+PING = b"\r\n\r\n"
+PONG = b"\r\n"
+
+
+@implementer(IMessageReceiver)
+class Receiver:
+    """Writes what it is handed into one list, messages as their octets and faults as their text."""
+
+    def __init__(self, react: Callable[[IFlow], object] = lambda flow: None) -> None:
+        self.calls: list[bytes | str] = []
+        self.faults: list[MessageSyntaxError] = []
+        self.flows: list[IFlow] = []
+        self.react = react
+
+    def message_received(self, message: Request | Response, flow: IFlow) -> None:
+        self.calls.append(message.to_bytes())
+        self.flows.append(flow)
+        self.react(flow)
+
+    def syntax_error_received(self, error: MessageSyntaxError, flow: IFlow) -> None:
+        self.calls.append(error.reason)
+        self.faults.append(error)
+        self.flows.append(flow)
+        if error.request is not None:
+            flow.send(b"%d" % error.status)
+
+
+class Transport(StringTransport):
+    """A connection in memory: what the protocol closes is closed when `flush` lets the last octets leave."""
+
+    def __init__(self, host: object = None, peer: object = None) -> None:
+        super().__init__(
+            host or IPv4Address("TCP", "198.51.100.1", 5060), peer or IPv4Address("TCP", "192.0.2.1", 40000)
+        )
+        self.protocol: SIPStreamProtocol | None = None
+        self.is_lost = False
+
+    def flush(self) -> None:
+        if self.disconnecting and not self.is_lost and self.producer is None:
+            self.lose(Failure(ConnectionDone()))
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.lose(Failure(ConnectionAborted()))
+
+    def lose(self, reason: Failure) -> None:
+        """The connection is gone."""
+        if not self.is_lost:
+            self.is_lost = True
+            assert self.protocol is not None
+            self.protocol.connectionLost(reason)
+
+
+class World:
+    """A factory on a clock, and the connections to it."""
+
+    def __init__(self, receiver: Receiver | None = None, **bounds: float) -> None:
+        self.clock = Clock()
+        self.receiver = receiver or Receiver()
+        self.factory = SIPStreamFactory(self.receiver, self.clock, **bounds)
+
+    def connect(self, transport: Transport | None = None) -> Transport:
+        transport = transport or Transport()
+        protocol = self.factory.buildProtocol(transport.getPeer())
+        assert isinstance(protocol, SIPStreamProtocol)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        return transport
+
+    def feed(self, transport: Transport, *chunks: bytes) -> None:
+        for chunk in chunks:
+            if transport.is_lost or transport.disconnecting:
+                break
+            assert transport.protocol is not None
+            transport.protocol.dataReceived(chunk)
+
+    def step(self, seconds: float) -> None:
+        """Advance the clock, a quarter of a second at a time."""
+        self.clock.pump([0.25] * int(seconds * 4))
+
+    def assert_nothing_left(self) -> None:
+        assert self.clock.getDelayedCalls() == []
+        assert self.factory.connections == 0
+
+
+def whole(data: bytes) -> Iterable[bytes]:
+    return [data]
+
+
+def octet_by_octet(data: bytes) -> Iterable[bytes]:
+    return [data[position : position + 1] for position in range(len(data))]
+
+
+def in_sevens(data: bytes) -> Iterable[bytes]:
+    return [data[position : position + 7] for position in range(0, len(data), 7)]
+
+
+every_way = pytest.mark.parametrize("cut", [whole, octet_by_octet, in_sevens])
+
+
+# Framing
+
+
+@every_way
+@pytest.mark.requirement("18.3-6")
+def test_messages(cut: Callable[[bytes], Iterable[bytes]]) -> None:
+    """However the stream is cut, Content-Length says where a message ends (18.3)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *cut(FIRST + SECOND + b"\r\n" + FIRST))
+    assert world.receiver.calls == [FIRST, SECOND, FIRST]
+    assert not transport.disconnecting
+
+
+@given(st.lists(st.integers(0, 4 * len(FIRST)), max_size=20))
+def test_messages_cut_anywhere(places: list[int]) -> None:
+    """Whatever the chunks, the messages are the same (18.3)."""
+    data = FIRST + SECOND + PING + FIRST
+    world = World()
+    transport = world.connect()
+    edges = [0, *sorted(place for place in places if place <= len(data)), len(data)]
+    world.feed(transport, *(data[begin:end] for begin, end in itertools.pairwise(edges)))
+    assert world.receiver.calls == [FIRST, SECOND, FIRST]
+    assert transport.value() == PONG
+
+
+@every_way
+def test_message_after_a_bad_one(cut: Callable[[bytes], Iterable[bytes]]) -> None:
+    """A bad message whose end is known is refused by itself, and the next one is served (18.3, 8.2)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *cut(FIRST + BAD + SECOND))
+    assert world.receiver.calls == [FIRST, "Malformed CSeq header field", SECOND]
+    assert transport.value() == b"400"
+    assert not transport.disconnecting
+
+
+@every_way
+def test_ping(cut: Callable[[bytes], Iterable[bytes]]) -> None:
+    """A double CRLF between messages is answered with one CRLF at once (RFC 5626, 3.5.1 and 4.4.1)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *cut(PING))
+    assert transport.value() == PONG
+    world.feed(transport, *cut(FIRST + PING + PING + SECOND))
+    assert transport.value() == 3 * PONG
+    assert world.receiver.calls == [FIRST, SECOND]
+
+
+def test_single_crlf() -> None:
+    """One CRLF before a start line is ignored, and no ping (7.5)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, b"\r\n" + FIRST + b"\r\n" + SECOND)
+    assert world.receiver.calls == [FIRST, SECOND]
+    assert transport.value() == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "answer", "reason"),
+    [
+        (SECOND.replace(b"Content-Length: 0\r\n", b""), b"400", "Missing Content-Length header field"),
+        (SECOND.replace(b"Length: 0", b"Length: x"), b"400", "Malformed Content-Length header field"),
+        (SECOND.replace(b"Length: 0", b"Length: -1"), b"400", "Malformed Content-Length header field"),
+        (SECOND.replace(b"Length: 0", b"Length: 0\r\nl: 5"), b"400", "Malformed Content-Length header field"),
+        (SECOND.replace(b"Length: 0", b"Length: 65536"), b"513", "The message is too long"),
+        (SECOND.replace(b"Length: 0", b"Length: 9999999999"), b"513", "The message is too long"),
+    ],
+)
+@every_way
+@pytest.mark.requirement("18.3-7")
+def test_framing_fault(cut: Callable[[bytes], Iterable[bytes]], data: bytes, answer: bytes, reason: str) -> None:
+    """Where nobody can say where the next message begins, the request is answered and the connection closed (18.3)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *cut(FIRST + data + SECOND))
+    assert world.receiver.calls == [FIRST, reason]
+    assert transport.value() == answer
+    assert transport.disconnecting
+    assert not transport.disconnected, "the answer has to leave first"
+    transport.flush()
+    world.assert_nothing_left()
+    assert set(world.factory.counters.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\0" * 10,
+        b"\x80\x9e\x01\x03\x01",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"x y z\r\n",
+        b"\n\n\n\n",
+        b"\r\r\r\r",
+        b"OPTIONS sip:a@b HTTP/1.0\r\n",
+    ],
+)
+@every_way
+def test_not_sip(cut: Callable[[bytes], Iterable[bytes]], data: bytes) -> None:
+    """What does not begin like SIP is not waited for: the connection is closed at once, with nothing said."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *cut(data))
+    assert transport.disconnecting
+    assert transport.value() == b""
+    assert world.receiver.calls == []
+    assert world.factory.counters == {"refused": 0, "not_sip": 1, "timed_out": 0}
+    transport.flush()
+    world.assert_nothing_left()
+
+
+def test_endless_header_section() -> None:
+    """A header section that does not end is not collected beyond the bound of a message."""
+    world = World(max_message=1000)
+    transport = world.connect()
+    world.feed(transport, b"OPTIONS sip:a@b SIP/2.0\r\n", *[b"X: " + b"y" * 96 + b"\r\n"] * 20)
+    assert transport.disconnecting
+    assert world.factory.counters["not_sip"] == 1
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([FIRST, SECOND[:-4], BAD, PING, b"\r\n"]), max_size=8))
+def test_any_stream(chunks: list[bytes]) -> None:
+    """Any stream is messages, faults and keep-alives, or is closed; nothing is raised and no timer left (18.3)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, *chunks)
+    world.step(301)
+    transport.flush()
+    assert transport.is_lost
+    world.assert_nothing_left()
+
+
+def test_nothing_after_the_fault() -> None:
+    """Once a connection is being closed, what still comes on it is not looked at."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, b"GET / HTTP/1.1\r\n")
+    assert transport.protocol is not None
+    transport.protocol.dataReceived(FIRST + PING)
+    assert world.receiver.calls == []
+    assert transport.value() == b""
+
+
+def test_closed_while_reading() -> None:
+    """A connection closed by what came on it serves nothing further of the same chunk."""
+    world = World(Receiver(lambda flow: transport.protocol.close()))
+    transport = world.connect()
+    world.feed(transport, FIRST + SECOND + PING)
+    assert world.receiver.calls == [FIRST]
+    assert transport.value() == b""
+
+
+# Flows
+
+
+def test_flow() -> None:
+    """The flow of a message is its connection, and leads there whatever the address (18.2.2, RFC 5626)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST + SECOND)
+    flow, same = world.receiver.flows
+    assert flow is same
+    verifyObject(IFlow, flow)
+    assert (flow.transport, flow.is_reliable, flow.peer_certificate) == ("TCP", True, None)
+    assert (flow.local_address, flow.remote_address) == (Address("198.51.100.1", 5060), Address("192.0.2.1", 40000))
+    assert flow.towards(Address("203.0.113.66", 5060)) is flow
+    flow.send(b"answer")
+    assert transport.value() == b"answer"
+
+
+@pytest.mark.parametrize(
+    ("peer", "remote"),
+    [
+        (IPv6Address("TCP", "2001:db8::1", 7), ("2001:db8::1", 7)),
+        (IPv6Address("TCP", "::ffff:192.0.2.9", 7), ("192.0.2.9", 7)),
+        (IPv6Address("TCP", "fe80::1%eth0", 7), ("fe80::1", 7)),
+        (UNIXAddress("/run/client"), ("", 0)),
+    ],
+)
+def test_peer(peer: object, remote: tuple[str, int]) -> None:
+    """The peer's address is one that can be put into a Via: no zone, no IPv4-mapped IPv6 (18.2.1)."""
+    world = World()
+    world.feed(world.connect(Transport(peer=peer)), FIRST)
+    assert [flow.remote_address for flow in world.receiver.flows] == [remote]
+
+
+def test_tls() -> None:
+    """On TLS the flow says so, and asks for the peer's certificate when it is asked for it."""
+    transport = Transport()
+    directlyProvides(transport, ISSLTransport)
+    transport.getPeerCertificate = lambda: "certificate"
+    world = World()
+    world.feed(world.connect(transport), FIRST)
+    (flow,) = world.receiver.flows
+    assert (flow.transport, flow.peer_certificate) == ("TLS", "certificate")
+
+
+def test_behind_haproxy() -> None:
+    """Behind a proxy that says so, the peer is the client that the PROXY header names, not the proxy (18.2.1)."""
+    world = World()
+    transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
+    wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
+    assert wrapper is not None
+    wrapper.makeConnection(transport)
+    wrapper.dataReceived(b"PROXY TCP4 192.0.2.77 198.51.100.9 4444 5061\r\n" + FIRST)
+    (flow,) = world.receiver.flows
+    assert (flow.remote_address, flow.local_address) == (("192.0.2.77", 4444), ("198.51.100.9", 5061))
+    wrapper.connectionLost(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def test_lost_connection() -> None:
+    """After the connection is lost its flow is closed, and sending is a TransportError that names the peer (17.2.4)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    (flow,) = world.receiver.flows
+    assert not flow.closed
+    transport.lose(Failure(ConnectionDone()))
+    assert flow.closed
+    with pytest.raises(TransportError, match=r"192\.0\.2\.1:40000"):
+        flow.send(b"answer")
+    assert transport.value() == b""
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("seconds", [0, 10, 31])
+def test_lost_mid_message(seconds: float) -> None:
+    """A connection lost in the middle of a message leaves no timer."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST[:40])
+    world.step(seconds)
+    transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+# Time
+
+
+def test_message_timeout() -> None:
+    """A message has 32 seconds from its first octet to its last, however many octets trickle in."""
+    world = World()
+    transport = world.connect()
+    world.step(100)
+    for octet in octet_by_octet(FIRST[:31]):
+        world.feed(transport, octet)
+        world.step(1)
+    assert not transport.is_lost
+    world.step(1)
+    assert transport.disconnected
+    assert transport.value() == b""
+    assert world.factory.counters["timed_out"] == 1
+    world.assert_nothing_left()
+
+
+def test_message_in_time() -> None:
+    """A message whose last octet comes in time is served, and the connection has its idle time again."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST[:-1])
+    world.step(31)
+    world.feed(transport, FIRST[-1:])
+    assert world.receiver.calls == [FIRST]
+    world.step(299)
+    assert not transport.is_lost
+
+
+def test_each_message_has_its_own_time() -> None:
+    """A message that begins in the chunk in which another ends has the full time from there on."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST[:20])
+    for _ in range(10):
+        world.step(20)
+        world.feed(transport, FIRST[20:] + FIRST[:20])
+    assert world.receiver.calls == [FIRST] * 10
+    assert not transport.is_lost
+    world.step(33)
+    assert transport.is_lost, "and no more than that"
+    world.assert_nothing_left()
+
+
+def test_trickling_message_after_a_whole_one() -> None:
+    """A ping in the way does not lengthen the time of the message behind it."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, PING + FIRST[:20])
+    world.step(16)
+    world.feed(transport, FIRST[20:30])
+    world.step(17)
+    assert transport.is_lost
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("begin", [b"", b"\r\n", b"\r"])
+def test_idle_timeout(begin: bytes) -> None:
+    """A connection without message or keep-alive for 300 seconds is cut (18: at least 64*T1)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, begin)
+    world.step(299)
+    assert not transport.is_lost
+    world.step(2)
+    assert transport.disconnected
+    assert world.factory.counters["timed_out"] == 1
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("data", [PING, FIRST, BAD])
+def test_not_idle(data: bytes) -> None:
+    """Each message and each keep-alive gives the connection its idle time anew (RFC 5626, 4.4.1)."""
+    world = World()
+    transport = world.connect()
+    for _ in range(5):
+        world.step(299)
+        world.feed(transport, data)
+    assert not transport.is_lost
+    world.step(301)
+    assert transport.is_lost
+    world.assert_nothing_left()
+
+
+def test_own_timeouts() -> None:
+    """Both times can be chosen."""
+    world = World(message_timeout=2, idle_timeout=4)
+    idle, busy = world.connect(), world.connect()
+    world.feed(busy, FIRST[:10])
+    world.step(3)
+    assert (idle.is_lost, busy.is_lost) == (False, True)
+    world.step(2)
+    assert idle.is_lost
+    world.assert_nothing_left()
+
+
+# Bounds
+
+
+def test_max_connections() -> None:
+    """A connection beyond the bound is dropped unserved, and one that goes makes room for another."""
+    world = World(max_connections=2)
+    first, second, third = world.connect(), world.connect(), world.connect()
+    assert (first.is_lost, second.is_lost, third.disconnected) == (False, False, True)
+    assert third.protocol is not None
+    third.protocol.dataReceived(FIRST)
+    assert world.receiver.calls == []
+    assert world.factory.connections == 2
+    assert world.factory.counters["refused"] == 1
+    first.lose(Failure(ConnectionDone()))
+    fourth = world.connect()
+    world.feed(fourth, FIRST)
+    assert world.receiver.calls == [FIRST]
+    for transport in (second, fourth):
+        transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def test_slow_reader() -> None:
+    """A peer that does not read its answers gets no more of its requests read, until it does."""
+    world = World()
+    transport = world.connect()
+    assert transport.producer is transport.protocol
+    assert transport.streaming
+    transport.producer.pauseProducing()
+    assert transport.producerState == "paused"
+    transport.producer.resumeProducing()
+    assert transport.producerState == "producing"
+
+
+def test_slow_reader_for_ever() -> None:
+    """A peer that never reads its answers is cut like an idle one."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    transport.producer.pauseProducing()
+    world.step(301)
+    assert transport.disconnected
+    world.assert_nothing_left()
+
+
+def test_slow_reader_when_closing() -> None:
+    """A connection being closed is not read again when its peer has caught up."""
+    world = World()
+    transport = world.connect()
+    producer = transport.producer
+    producer.pauseProducing()
+    transport.protocol.close()
+    producer.resumeProducing()
+    producer.stopProducing()
+    assert transport.producerState == "paused"
+    transport.flush()
+    world.assert_nothing_left()
+
+
+# Closing
+
+
+def test_close() -> None:
+    """Closing lets what was sent leave first; the flow is closed at once."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    (flow,) = world.receiver.flows
+    flow.send(b"answer")
+    assert transport.protocol is not None
+    transport.protocol.close()
+    transport.protocol.close()
+    assert transport.disconnecting
+    assert not transport.disconnected
+    assert flow.closed
+    with pytest.raises(TransportError):
+        flow.send(b"too late")
+    transport.flush()
+    assert transport.value() == b"answer"
+    world.assert_nothing_left()
+
+
+def test_half_closed_by_the_peer() -> None:
+    """When the peer ends its half, what it was answered leaves before the connection is closed (18.2.2)."""
+    world = World(Receiver(lambda flow: flow.send(b"answer")))
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    verifyObject(IHalfCloseableProtocol, transport.protocol)
+    transport.protocol.readConnectionLost()
+    transport.protocol.writeConnectionLost()
+    assert transport.disconnecting
+    assert not transport.disconnected
+    transport.flush()
+    assert transport.value() == b"answer"
+    world.assert_nothing_left()
+
+
+def test_close_in_the_middle_of_a_message() -> None:
+    """The time of an unfinished message does not lengthen the 5 seconds that closing may take."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST[:20])
+    assert transport.protocol is not None
+    transport.protocol.close()
+    world.step(5.25)
+    assert transport.disconnected
+    world.assert_nothing_left()
+
+
+def test_close_is_cut() -> None:
+    """A peer that does not take the last octets within 5 seconds is cut off."""
+    world = World()
+    transport = world.connect()
+    assert transport.protocol is not None
+    transport.protocol.close()
+    world.step(4.75)
+    assert not transport.is_lost
+    world.step(0.5)
+    assert transport.disconnected
+    world.assert_nothing_left()
+
+
+def test_close_connections() -> None:
+    """close_connections fires when every connection is gone, those cut after 5 seconds included."""
+    world = World()
+    prompt, slow, lost = world.connect(), world.connect(), world.connect()
+    closed: list[object] = []
+    lost.lose(Failure(ConnectionDone()))
+    world.factory.close_connections().addCallback(closed.append)
+    prompt.flush()
+    world.step(4.75)
+    assert closed == []
+    assert not slow.is_lost
+    world.step(0.5)
+    assert slow.disconnected
+    assert closed == [None]
+    world.assert_nothing_left()
+
+
+def test_close_connections_twice() -> None:
+    """Whoever asks for the connections to be closed is told when they are, the second who asks too."""
+    world = World()
+    transport = world.connect()
+    closed: list[str] = []
+    world.factory.close_connections().addCallback(lambda _: closed.append("first"))
+    world.factory.close_connections().addCallback(lambda _: closed.append("second"))
+    transport.flush()
+    assert closed == ["first", "second"]
+    world.assert_nothing_left()
+
+
+def test_close_no_connections() -> None:
+    """Without connections close_connections fires at once."""
+    world = World()
+    closed: list[object] = []
+    world.factory.close_connections().addCallback(closed.append)
+    assert closed == [None]
+
+
+def test_answers_go_to_their_own_connection() -> None:
+    """Each of two connections from one address gets its own answers (18.2.2)."""
+    world = World(Receiver(lambda flow: flow.send(b"answer %d" % flow.remote_address.port)))
+    transports = [world.connect(Transport(peer=IPv4Address("TCP", "192.0.2.1", port))) for port in (1, 2)]
+    for transport in transports:
+        world.feed(transport, FIRST)
+    assert [transport.value() for transport in transports] == [b"answer 1", b"answer 2"]
+
+
+def test_parsed_once_framed() -> None:
+    """What the framer cuts out is exactly what was sent."""
+    request = parse_message(FIRST)
+    assert isinstance(request, Request)
+    assert request.to_bytes() == FIRST
