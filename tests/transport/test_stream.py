@@ -124,6 +124,9 @@ def in_sevens(data: bytes) -> Iterable[bytes]:
     return [data[position : position + 7] for position in range(0, len(data), 7)]
 
 
+ANSWER = b"SIP/2.0 200 OK\r\n\r\n"
+TRYING = b"SIP/2.0 100 Trying\r\n\r\n"
+
 every_way = pytest.mark.parametrize("cut", [whole, octet_by_octet, in_sevens])
 
 
@@ -549,7 +552,7 @@ def test_close() -> None:
 
 def test_half_closed_by_the_peer() -> None:
     """When the peer ends its half, what it was answered leaves before the connection is closed (18.2.2)."""
-    world = World(Receiver(lambda flow: flow.send(b"answer")))
+    world = World(Receiver(lambda flow: flow.send(ANSWER)))
     transport = world.connect()
     world.feed(transport, FIRST)
     verifyObject(IHalfCloseableProtocol, transport.protocol)
@@ -558,7 +561,38 @@ def test_half_closed_by_the_peer() -> None:
     assert transport.disconnecting
     assert not transport.disconnected
     transport.flush()
-    assert transport.value() == b"answer"
+    assert transport.value() == ANSWER
+    world.assert_nothing_left()
+
+
+def test_half_closed_while_an_answer_is_owed() -> None:
+    """A peer that has ended its half still gets the answer that takes its time; then the connection is closed."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    assert transport.protocol is not None
+    transport.protocol.readConnectionLost()
+    assert not transport.disconnecting
+    world.receiver.flows[0].send(TRYING)
+    assert not transport.disconnecting
+    world.receiver.flows[0].send(ANSWER)
+    assert transport.disconnecting
+    transport.flush()
+    assert transport.value() == TRYING + ANSWER
+    world.assert_nothing_left()
+
+
+def test_half_closed_and_never_answered() -> None:
+    """A peer that has ended its half is not waited for longer than a message may take."""
+    world = World(message_timeout=10)
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    assert transport.protocol is not None
+    transport.protocol.readConnectionLost()
+    world.step(9.5)
+    assert not transport.is_lost
+    world.step(1)
+    assert transport.is_lost
     world.assert_nothing_left()
 
 

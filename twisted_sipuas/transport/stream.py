@@ -19,11 +19,12 @@ from zope.interface import implementer
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.message import Request, parse_message
 from twisted_sipuas.transport.flow import StreamFlow
 
 __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
 
+_FINAL = tuple(f"SIP/2.0 {digit}".encode() for digit in range(2, 7))
 _CLOSE_TIMEOUT = 5.0  # seconds for the last octets to leave before the connection is cut
 
 
@@ -40,6 +41,8 @@ class SIPStreamProtocol(Protocol):
         self._flow: StreamFlow | None = None
         self._deadline: IDelayedCall | None = None
         self._is_mid_message = False
+        self._owed = 0  # requests that came and were not answered yet
+        self._peer_is_done = False
 
     # Protocol
 
@@ -94,8 +97,12 @@ class SIPStreamProtocol(Protocol):
     # IHalfCloseableProtocol: without it, what is not sent yet would be lost
 
     def readConnectionLost(self) -> None:
-        """The peer sends nothing more; it still gets the answers that were given so far."""
-        self.close()
+        """The peer sends nothing more; the connection is closed once its requests are answered, or time is up."""
+        self._peer_is_done = True
+        if self._owed <= 0:
+            self.close()
+        elif self._deadline is not None:
+            self._deadline.reset(self.factory.message_timeout)
 
     def writeConnectionLost(self) -> None:
         """We never close our half alone; there is nothing to do."""
@@ -119,6 +126,10 @@ class SIPStreamProtocol(Protocol):
     def send(self, data: bytes) -> None:
         """Send *data*, one whole message."""
         self.transport.write(data)
+        if data.startswith(_FINAL):
+            self._owed -= 1
+            if self._peer_is_done and self._owed <= 0:
+                self.close()
 
     @property
     def peer_certificate(self) -> object:
@@ -142,6 +153,8 @@ class SIPStreamProtocol(Protocol):
         except MessageSyntaxError as fault:
             receiver.syntax_error_received(fault, flow)
         else:
+            if isinstance(message, Request) and message.method != "ACK":
+                self._owed += 1
             receiver.message_received(message, flow)
 
     def _watch(self) -> None:
