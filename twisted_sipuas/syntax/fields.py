@@ -271,10 +271,12 @@ class CSeq:
 
     def __init__(self, text: str) -> None:
         match = _CSEQ.fullmatch(text)
-        if match is None or int(match[1]) > 0xFFFFFFFF:
+        if match is None:
             raise MessageSyntaxError("Malformed CSeq header field")
-        self.number = int(match[1])
-        self.method = match[2]
+        number, self.method = match.groups()
+        self.number = int(number)
+        if self.number > 0xFFFFFFFF:
+            raise MessageSyntaxError("Malformed CSeq header field")
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"

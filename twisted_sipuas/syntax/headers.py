@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, split_list
@@ -127,6 +127,10 @@ class Headers:
         """Return the first row's value of the header field *name*, or *default*."""
         values = self._index.get(_KEYS.get(name) or _key(name))
         return values[0] if values else default
+
+    def rows(self, key: str) -> Sequence[str]:
+        """Return the values of every row of the header field *key*, its long name in lower case; not to be changed."""
+        return self._index.get(key, ())
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of every row of the header field *name*, in order, commas and all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
@@ -21,6 +21,7 @@ _QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones t
 
 # Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
+_MANDATORY_KEYS = tuple((name, name.lower()) for name in _MANDATORY)
 KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
@@ -403,16 +404,23 @@ def _request_line(line: str) -> tuple[str, str, MessageSyntaxError | None]:
 
 def _check(request: Request) -> None:
     """Raise `MessageSyntaxError` unless *request* has what every server needs of it (8.1.1)."""
-    headers = request.headers
-    for name in _MANDATORY:
-        count = headers.count(name)
-        if count != 1 and (count == 0 or name != "Via"):
-            raise MessageSyntaxError(f"{'More than one' if count else 'Missing'} {name} header field")
-    if not request.call_id:
-        raise MessageSyntaxError("Malformed Call-ID header field")
-    if request.cseq.method != request.method:
+    rows = request.headers.rows
+    for name, key in _MANDATORY_KEYS:
+        values = rows(key)
+        if len(values) != 1 and (not values or key != "via"):
+            raise MessageSyntaxError(f"{'More than one' if values else 'Missing'} {name} header field")
+        if not values[0]:
+            raise MessageSyntaxError(f"Malformed {name} header field")
+    # A fault in these is found now; `parsed_once` would come to the same at twice the price.
+    parsed = request.__dict__
+    cseq = parsed["cseq"] = CSeq(rows("cseq")[0])
+    if cseq.method != request.method:
         raise MessageSyntaxError("The method of CSeq is not that of the request")
-    request.via, request.to  # noqa: B018  # asked for so that a fault in them is found now
+    via = rows("via")[0]
+    if "," in via:
+        via = request.headers.values("Via")[0]
+    parsed["via"] = Via(via)
+    request.to  # noqa: B018  # asked for so that a fault in it is found now
 
 
 def answerable_part(head: bytes) -> Request | None:
@@ -434,7 +442,7 @@ def _is_answerable(request: Request) -> bool:
 
 def _body(headers: Headers, octets: bytes) -> bytes:
     """Return the body by Content-Length, or all octets without one (18.3, datagrams)."""
-    lengths = headers.get_all("Content-Length")
+    lengths = headers.rows("content-length")
     if not lengths:
         return octets
     length = content_length(lengths)
@@ -443,8 +451,10 @@ def _body(headers: Headers, octets: bytes) -> bytes:
     return octets[:length]
 
 
-def content_length(values: Iterable[str]) -> int:
+def content_length(values: Sequence[str]) -> int:
     """Return the one number that all *values* of Content-Length say; raises `MessageSyntaxError` otherwise (20.14)."""
+    if len(values) == 1 and len(values[0]) <= 10 and values[0].isascii() and values[0].isdigit():
+        return int(values[0])
     numbers = {int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else -1 for value in values}
     if len(numbers) != 1 or -1 in numbers:
         raise MessageSyntaxError("Malformed Content-Length header field")
