@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, StartError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, ITransactionUser
-from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.message import MAX_URI, Request, Response
 from twisted_sipuas.transaction.layer import TransactionLayer
 from twisted_sipuas.transport.listen import DatagramListen, StreamListen, parse_listen
 from twisted_sipuas.transport.routing import response_route, stamp
@@ -57,7 +57,8 @@ class SIPService(Service):
 
     *listen* takes texts as ``--listen`` does (``udp:5060:interface=192.0.2.1``), Twisted server endpoints, and bound
     sockets, UDP or listening TCP. *server_header* is the Server header field, None for none. *max_transactions*,
-    *max_connections* and *max_message* (octets) are bounds; `counters` tells what they did.
+    *max_connections*, *max_message* and *max_uri* (octets of a message, characters of a Request-URI) are bounds;
+    `counters` tells what they did.
 
     Sockets are bound in `privilegedStartService`, so that a port below 1024 can be had before privileges are dropped;
     then `StartError` says why one cannot be. As an `IMessageReceiver` it also takes what a bare `SIPDatagramProtocol`
@@ -74,11 +75,13 @@ class SIPService(Service):
         max_transactions: int = 100_000,
         max_connections: int = 10_000,
         max_message: int = MAX_DATAGRAM,
+        max_uri: int = MAX_URI,
     ) -> None:
         self._reactor = reactor
         self._transaction_user = transaction_user
         self._listen = [parse_listen(item) if isinstance(item, str) else item for item in listen]
         self._max_message = max_message
+        self._max_uri = max_uri
         self._make_layer = partial(
             TransactionLayer,
             transaction_user,
@@ -87,7 +90,9 @@ class SIPService(Service):
             max_transactions=max_transactions,
         )
         self._layer = self._make_layer()
-        self._streams = SIPStreamFactory(self, reactor, max_connections=max_connections, max_message=max_message)
+        self._streams = SIPStreamFactory(
+            self, reactor, max_connections=max_connections, max_message=max_message, max_uri=max_uri
+        )
         self._ports: list[IListeningPort] = []
         self._opening: list[Deferred[None]] = []  # endpoints that take their time
         self._open_failures: list[Failure] = []
@@ -312,7 +317,7 @@ class SIPService(Service):
                 self._ports.append(self._reactor.adoptStreamPort(bound.fileno(), bound.family, self._streams))
 
     def _datagram_protocol(self) -> SIPDatagramProtocol:
-        return SIPDatagramProtocol(self, self._max_message)
+        return SIPDatagramProtocol(self, self._max_message, self._max_uri)
 
     def _close_ports(self) -> Deferred[Any]:
         self._is_bound = self._is_listening = False

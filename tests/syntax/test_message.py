@@ -747,3 +747,25 @@ def test_headers_object_is_taken_as_it_is() -> None:
     received = request(octets('Subject: "\\\0"')).headers
     assert Response(200, headers=received).headers is received
     assert isinstance(received, Headers)
+
+
+def test_request_uri_over_its_bound() -> None:
+    """A Request-URI that is longer than allowed is a fault for 414, and the request can be answered (21.4.12)."""
+    uri = "sip:" + "x" * 100 + "@example.com"
+    data = octets(start=f"INVITE {uri} SIP/2.0")
+    assert isinstance(parse_message(data, max_uri=len(uri)), Request)
+    with pytest.raises(MessageSyntaxError) as caught:
+        parse_message(data, max_uri=len(uri) - 1)
+    assert (caught.value.status, caught.value.reason) == (414, "The Request-URI is too long")
+    assert caught.value.request is not None
+
+
+def test_compact_names_out() -> None:
+    """With compact names a message says the same in fewer octets (7.3.3)."""
+    received = request(octets())
+    response = received.response(302, contacts=["sip:bob@192.0.2.4"], headers=[("Subject", "x"), ("X-Other", "y")])
+    compact = response.to_bytes("tag", compact=True)
+    names = [line.partition(b": ")[0].decode() for line in compact.split(b"\r\n")[1:-2]]
+    assert names == ["v", "f", "t", "i", "CSeq", "m", "s", "X-Other", "l"]
+    assert parse_message(compact).headers == parse_message(response.to_bytes("tag")).headers
+    assert request(received.to_bytes(compact=True)).headers == request(received.to_bytes()).headers

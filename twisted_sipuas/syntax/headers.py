@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, split_list
 
-__all__ = ["Headers"]
+__all__ = ["COMPACT_NAMES", "Headers"]
 
 _NAMES = (
     "Accept Accept-Encoding Accept-Language Alert-Info Allow Authentication-Info Authorization Call-ID Call-Info "
@@ -38,6 +38,9 @@ _COMPACT = {
     "x": "session-expires",
     "y": "identity",
 }
+COMPACT_NAMES = {key: letter for letter, key in _COMPACT.items()}
+"""The compact form of each header field name that has one, by its long name in lower case (7.3.3)."""
+
 # The spellings that nearly every message uses, straight to their key; `_key` serves the rest.
 _KEYS = {
     **{name: name.lower() for name in _NAMES},

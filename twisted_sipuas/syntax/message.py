@@ -8,11 +8,11 @@ from typing import Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, Contact, CSeq, NameAddr, Via, split_list
-from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.headers import COMPACT_NAMES, Headers
 from twisted_sipuas.syntax.status import reason_phrase
 from twisted_sipuas.syntax.uri import URI, parse_uri
 
-__all__ = ["KNOWN_METHODS", "Request", "Response", "answerable_part", "content_length", "parse_message"]
+__all__ = ["KNOWN_METHODS", "MAX_URI", "Request", "Response", "answerable_part", "content_length", "parse_message"]
 
 _FOLD = re.compile(r"\r\n[ \t]+")
 _STATUS_LINE = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2}) (.*)", re.DOTALL)
@@ -22,6 +22,9 @@ _QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones t
 # Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
 _MANDATORY_KEYS = tuple((name, name.lower()) for name in _MANDATORY)
+MAX_URI = 8192
+"""The length of a Request-URI that transports refuse with 414 unless told otherwise (21.4.12)."""
+
 KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
@@ -211,9 +214,12 @@ class Request:
         self.headers = self.headers.replaced_first("Via", ", ".join(values))
         self.__dict__["via"] = via
 
-    def to_bytes(self) -> bytes:
-        """Return the request as it goes on the wire, with a Content-Length that is right."""
-        return _to_bytes(f"{self.method} {self.uri_text} SIP/2.0", self.headers, self.body)
+    def to_bytes(self, *, compact: bool = False) -> bytes:
+        """Return the request as it goes on the wire, with a Content-Length that is right.
+
+        With *compact*, header field names are in their compact form where they have one (7.3.3).
+        """
+        return _to_bytes(f"{self.method} {self.uri_text} SIP/2.0", self.headers, self.body, compact)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.uri_text}>"
@@ -298,18 +304,19 @@ class Response:
         assert self._headers is not None
         return self._headers
 
-    def to_bytes(self, to_tag: str | None = None, server: str | None = None) -> bytes:
+    def to_bytes(self, to_tag: str | None = None, server: str | None = None, *, compact: bool = False) -> bytes:
         """Return the response as it goes on the wire, with a Content-Length that is right.
 
         *to_tag* is added to To, unless a tag is there already or this is a 100 (8.2.6.2). *server* is the value of the
-        Server header field where the response has none of its own.
+        Server header field where the response has none of its own. With *compact*, header field names are in their
+        compact form where they have one (7.3.3).
         """
         rows = self._rows
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
             rows = [(name, f"{value};tag={to_tag}" if name in _TO_NAMES else value) for name, value in rows]
         if server and not any(name in _SERVER_NAMES for name, _ in self._rows):
             rows = [*rows, ("Server", server)]
-        return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body)
+        return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body, compact)
 
     def _has_to_tag(self) -> bool:
         if self._to_has_tag is None:
@@ -324,21 +331,23 @@ class Response:
         return f"<Response {self.status} {self.reason}>"
 
 
-def _to_bytes(start_line: str, rows: Iterable[tuple[str, str]], body: bytes) -> bytes:
+def _to_bytes(start_line: str, rows: Iterable[tuple[str, str]], body: bytes, compact: bool = False) -> bytes:
+    if compact:
+        rows = [(COMPACT_NAMES.get(name.lower(), name), value) for name, value in rows]
     lines = [start_line]
     lines += [
         f"{name}: {value}"
         for name, value in rows
         if len(name) not in (1, 14) or name.lower() not in _LENGTH_NAMES  # the length first: it is cheaper
     ]
-    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+    lines.append(f"{'l' if compact else 'Content-Length'}: {len(body)}\r\n\r\n")
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
 
 
-def parse_message(data: bytes) -> Request | Response:
+def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
     """Return the one message that the datagram *data* is, or raises `MessageSyntaxError`, for any bytes.
 
-    The error's ``request`` is set when what could be read is enough to answer it. Octets behind Content-Length are
+    A Request-URI of more than *max_uri* characters is a fault for 414. The error's ``request`` is set when what could be read is enough to answer it. Octets behind Content-Length are
     discarded (18.3). A fault in a header field that a server does not need is left for who asks for that field
     (8.2.2).
     """
@@ -359,7 +368,7 @@ def parse_message(data: bytes) -> Request | Response:
         lines = [line for line in lines if line]
     if lines and lines[0][:4].upper() == "SIP/":
         return _parse_response(lines, body, fault)
-    return _parse_request(lines, body, fault)
+    return _parse_request(lines, body, fault, max_uri)
 
 
 def _has_bare_nul(text: str) -> bool:
@@ -367,8 +376,10 @@ def _has_bare_nul(text: str) -> bool:
     return "\0" in _QUOTED.sub(lambda quoted: "" if quoted[1] else quoted[0], text)
 
 
-def _parse_request(lines: list[str], body: bytes, fault: MessageSyntaxError | None) -> Request:
+def _parse_request(lines: list[str], body: bytes, fault: MessageSyntaxError | None, max_uri: int) -> Request:
     method, uri_text, line_fault = _request_line(lines[0] if lines else "")
+    if len(uri_text) > max_uri:
+        line_fault = line_fault or MessageSyntaxError("The Request-URI is too long", status=414)
     headers, header_fault = Headers.parse(lines[1:])
     request = Request._received(method, uri_text, headers)
     fault = line_fault or fault or header_fault

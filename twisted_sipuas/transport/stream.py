@@ -19,7 +19,7 @@ from zope.interface import implementer
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.syntax.message import MAX_URI, Request, parse_message
 from twisted_sipuas.transport.flow import StreamFlow
 
 __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
@@ -149,7 +149,7 @@ class SIPStreamProtocol(Protocol):
     def _message_received(self, octets: bytes, flow: StreamFlow) -> None:
         receiver = self.factory.receiver
         try:
-            message = parse_message(octets)
+            message = parse_message(octets, self.factory.max_uri)
         except MessageSyntaxError as fault:
             receiver.syntax_error_received(fault, flow)
         else:
@@ -180,7 +180,7 @@ class SIPStreamFactory(Factory):
 
     For your own endpoint: ``endpoint.listen(SIPStreamFactory(service, reactor))``.
 
-    *clock* gives the time. *max_connections* bounds the connections, *max_message* one message in octets,
+    *clock* gives the time. *max_connections* bounds the connections, *max_message* one message in octets, *max_uri* a Request-URI,
     *message_timeout* the seconds from the first octet of a message to its last, *idle_timeout* the seconds without a
     message or keep-alive (18: at least 64*T1). `counters` counts what these bounds did.
     """
@@ -195,6 +195,7 @@ class SIPStreamFactory(Factory):
         *,
         max_connections: int = 10_000,
         max_message: int = 65535,
+        max_uri: int = MAX_URI,
         message_timeout: float = 32.0,
         idle_timeout: float = 300.0,
     ) -> None:
@@ -202,6 +203,7 @@ class SIPStreamFactory(Factory):
         self.clock = clock
         self.max_connections = max_connections
         self.max_message = max_message
+        self.max_uri = max_uri
         self.message_timeout = message_timeout
         self.idle_timeout = idle_timeout
         self.counters = {"refused": 0, "not_sip": 0, "timed_out": 0}

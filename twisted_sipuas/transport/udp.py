@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
-from twisted_sipuas.syntax.message import answerable_part, parse_message
+from twisted_sipuas.syntax.message import MAX_URI, answerable_part, parse_message
 from twisted_sipuas.transport.flow import DatagramFlow
 
 __all__ = ["MAX_DATAGRAM", "SIPDatagramPort", "SIPDatagramProtocol"]
@@ -31,14 +31,15 @@ class SIPDatagramProtocol(DatagramProtocol):
 
     For your own ``reactor.listenUDP(5060, SIPDatagramProtocol(service), maxPacketSize=MAX_DATAGRAM)``.
 
-    *max_message* bounds one message in octets; a longer request is refused with 513.
+    *max_message* bounds one message in octets, *max_uri* its Request-URI; what is longer is refused with 513 and 414.
     """
 
     noisy = False
 
-    def __init__(self, receiver: IMessageReceiver, max_message: int = MAX_DATAGRAM) -> None:
+    def __init__(self, receiver: IMessageReceiver, max_message: int = MAX_DATAGRAM, max_uri: int = MAX_URI) -> None:
         self._receiver = receiver
         self._max_message = max_message
+        self._max_uri = max_uri
         self.closed = True
         self.local_address = Address("", 0)
         self._is_ipv6 = False
@@ -63,7 +64,7 @@ class SIPDatagramProtocol(DatagramProtocol):
         try:
             if len(data) > self._max_message:
                 raise MessageSyntaxError("The message is too long", status=513, request=answerable_part(data))
-            message = parse_message(data)
+            message = parse_message(data, self._max_uri)
         except MessageSyntaxError as fault:
             self._receiver.syntax_error_received(fault, flow)
         else:
