@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import TOKEN, NameAddr, split_list
+from twisted_sipuas.syntax.fields import TOKEN, NameAddr, Via, split_list
 from twisted_sipuas.syntax.framing import StreamFramer
 from twisted_sipuas.syntax.message import Request, Response, answerable_part, parse_message
 from twisted_sipuas.syntax.uri import SIPURI, address_of_record, canonical_host, parse_uri
@@ -323,3 +323,23 @@ def test_built_uris_hold_what_they_were_built_from(user: str, name: str, value: 
         [name.lower()],
         None,
     )
+
+
+STAMPED = st.lists(
+    st.sampled_from([";rport", ";RPORT=5", ";received=192.0.2.1", " ; branch = x", ';q="a;rport"', ";x", ";ttl=1"]),
+    max_size=6,
+)
+
+
+@given(STAMPED, st.none() | st.just("198.51.100.7"))
+def test_stamped_via_is_what_it_would_be_parsed_to(parameters: list[str], received: str | None) -> None:
+    """A Via that was stamped says the same as its text when that is parsed (18.2.1)."""
+    try:
+        via = Via("SIP/2.0/UDP example.com:5070" + "".join(parameters))
+    except MessageSyntaxError:
+        return
+    stamped = via.stamped(received, 40000)
+    parsed = Via(stamped.text)
+    for name in ("transport", "host", "port", "parameters"):
+        assert getattr(stamped, name) == getattr(parsed, name)
+    assert stamped.parameters.get("received") == received

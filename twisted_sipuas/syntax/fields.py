@@ -163,15 +163,22 @@ class Via:
         assert match is not None, "it was parsed before"
         end = match.start(4) if match[4] else len(self.text)
         pieces = [self.text[:end].rstrip(" \t")]
+        parameters = dict(self.parameters)
+        parameters.pop("received", None)
         for parameter in _PARAMETER.finditer(self.text, end):
             name = parameter[1].lower()
             if name == "rport":
+                parameters[name] = str(rport)
                 pieces.append(f";rport={rport}")
             elif name != "received":
                 pieces.append(parameter[0].strip(" \t"))
         if received is not None:
+            parameters["received"] = received
             pieces.append(f";received={received}")
-        return Via("".join(pieces))
+        via = Via.__new__(Via)  # every part of it is known: to parse it again would double the price of a request
+        via.text = "".join(pieces)
+        via.transport, via.host, via.port, via.parameters = self.transport, self.host, self.port, parameters
+        return via
 
     def __str__(self) -> str:
         return self.text
