@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from twisted_sipuas.errors import MessageSyntaxError
+from twisted_sipuas.syntax.auth import WWWAuthenticate
 from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.scalars import Date, Expires, Reason
+from twisted_sipuas.syntax.tokens import Supported
 
 # 7.3.3, 20 and the registry of the IANA.
 COMPACT_NAMES = {
@@ -185,3 +188,59 @@ def test_equal_by_what_is_said() -> None:
     assert parsed("v: 1", "To: x", "v: 2") == parsed("to: x", "Via: 1", "VIA: 2")
     assert parsed("v: 1", "v: 2") != parsed("v: 2", "v: 1")
     assert parsed("v: 1, 2") != parsed("v: 1")
+
+
+def test_one_and_every_value_typed() -> None:
+    """Rows and comma lists are alike, in order, under every name the field has (7.3.1, 7.3.3)."""
+    headers = parsed("k: 100rel, Timer", "Supported: path", "Expires: 60", "Reason: SIP;text=a, Q.850;cause=16")
+    assert headers.every(Supported) == (Supported("100rel"), Supported("timer"), Supported("path"))
+    assert headers.one(Supported) == Supported("100rel")
+    assert headers.one(Expires) == Expires(60)
+    assert headers.every(Reason) == (Reason("SIP", None, "a"), Reason("Q.850", 16))
+
+
+def test_values_that_are_not_there() -> None:
+    """An absent header field has no value, and neither has one that may be empty and is (20, 20.37)."""
+    headers = parsed("Supported:")
+    assert (headers.one(Expires), headers.every(Expires)) == (None, ())
+    assert (headers.one(Supported), headers.every(Supported)) == (None, ())
+
+
+@pytest.mark.requirement("7.3.1-2")
+def test_rows_that_are_one_value_each() -> None:
+    """The commas of a challenge and of a date separate no values (7.3.1, 20.17)."""
+    headers = parsed(
+        'WWW-Authenticate: Digest realm="a", nonce="b"',
+        "Date: Thu, 01 Jan 1970 00:00:00 GMT",
+        "WWW-Authenticate: Basic realm=c",
+    )
+    assert headers.every(WWWAuthenticate) == (
+        WWWAuthenticate("Digest", {"realm": "a", "nonce": "b"}),
+        WWWAuthenticate("Basic", {"realm": "c"}),
+    )
+    assert headers.one(Date) == Date(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [("Expires: soon", Expires), ("Expires:", Expires), ("Supported: a, b c", Supported), ("k: a,,b", Supported)],
+    ids=["malformed", "empty", "malformed in a list", "malformed list"],
+)
+def test_malformed_values(line: str, kind: type[Expires | Supported]) -> None:
+    """A malformed value is a fault each time that it is asked for, and names the field; never before (8.2.2)."""
+    headers = parsed(line, "Date: yesterday")
+    for _ in range(2):
+        with pytest.raises(MessageSyntaxError, match=f"^Malformed {kind.field} header field$"):
+            headers.every(kind)
+
+
+def test_values_are_parsed_once() -> None:
+    """What was asked for is kept, also that there is none; headers made from these ask anew."""
+    headers = Headers([("Expires", "60"), ("Via", "x")])
+    assert headers.one(Expires) is headers.one(Expires)
+    assert headers.every(Expires) is headers.every(Expires)
+    assert headers.one(Date) is None
+    assert headers.one(Date) is None
+    assert headers.replaced_first("Expires", "70").one(Expires) == Expires(70)
+    assert headers.added("Date", "Thu, 01 Jan 1970 00:00:00 GMT").one(Date) == Date(0)
+    assert headers.one(Expires) == Expires(60)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, split_list
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["COMPACT_NAMES", "Headers"]
 
@@ -53,6 +57,20 @@ _KEYS = {
 _NOT_JOINED = frozenset(("authorization", "proxy-authenticate", "proxy-authorization", "www-authenticate"))
 
 
+class _Value(Protocol):
+    """A typed header field value, as `Headers.one` and `Headers.every` ask for it."""
+
+    field: ClassVar[str]
+    is_list: ClassVar[bool]  # whether a row may hold several values, separated by commas (7.3.1)
+
+    @classmethod
+    def parse(cls, text: str) -> Self: ...
+
+
+_T = TypeVar("_T")
+_ValueT = TypeVar("_ValueT", bound=_Value)
+
+
 def _key(name: str) -> str:
     """Return the lower-case long form of *name*; raises `ValueError` if it is no token."""
     if TOKEN.fullmatch(name) is None:
@@ -70,10 +88,11 @@ class Headers:
     *rows* are the pairs to start from. Raises `ValueError` for CR, LF or NUL, or a name that is no token.
     """
 
-    __slots__ = ("_index", "_rows")
+    __slots__ = ("_index", "_parsed", "_rows")
 
     _rows: list[tuple[str, str]]
     _index: dict[str, list[str]]
+    _parsed: dict[tuple[object, bool], Any]  # made by `_parsed_once`, for most headers are never asked
 
     def __init__(self, rows: Iterable[tuple[str, str]] = ()) -> None:
         self._rows = []
@@ -175,6 +194,35 @@ class Headers:
         headers._rows = rows
         headers._index = {**self._index, key: [value, *self._index[key][1:]]}
         return headers
+
+    def one(self, kind: type[_ValueT]) -> _ValueT | None:
+        """Return the first value of the header field that *kind* is for, parsed on first use, or None if absent.
+
+        Raises `MessageSyntaxError` naming the field if it is malformed.
+        """
+
+        def parse() -> _ValueT | None:
+            texts = self._texts(kind)
+            return kind.parse(texts[0]) if texts else None
+
+        return self._parsed_once((kind, False), parse)
+
+    def every(self, kind: type[_ValueT]) -> tuple[_ValueT, ...]:
+        """Return all values of the header field that *kind* is for, rows and comma lists alike; as `one` does."""
+        return self._parsed_once((kind, True), lambda: tuple(map(kind.parse, self._texts(kind))))
+
+    def _texts(self, kind: type[_Value]) -> list[str]:
+        return self.values(kind.field) if kind.is_list else self.get_all(kind.field)
+
+    def _parsed_once(self, key: tuple[object, bool], parse: Callable[[], _T]) -> _T:
+        try:
+            parsed = self._parsed
+        except AttributeError:
+            parsed = self._parsed = {}
+        if key not in parsed:
+            parsed[key] = parse()
+        value: _T = parsed[key]
+        return value
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (_KEYS.get(name) or _key(name)) in self._index

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow
+from twisted_sipuas.syntax.body import BodyPart, parse_body
 from twisted_sipuas.syntax.fields import TOKEN
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, canonical_host
@@ -89,16 +90,29 @@ def require(server: Role, request: Request, flow: IFlow) -> None:
 
 
 def content_type(server: Role, request: Request, flow: IFlow) -> None:
-    """8.2.3: a body of a type that is not understood gets 415, with Accept naming those that are."""
+    """8.2.3: a body part that is not optional, of a type that is not understood, gets 415; Accept tells what is."""
     accepted = server.accepted_types(request.method)
     if not request.body or accepted is None:
         return
-    disposition = (request.headers.get("Content-Disposition") or "").lower().replace(" ", "")
-    if "handling=optional" in disposition.split(";"):
-        return
-    media_type = (request.headers.get("Content-Type") or "").partition(";")[0].strip(" \t").lower()
-    if media_type not in accepted:
+    try:
+        body = parse_body(request.headers, request.body)
+    except MessageSyntaxError as fault:
+        raise SIPError(fault.status, fault.reason, rule="8.2.3-1") from None
+    if not body.is_optional and not _is_understood(body, accepted):
         raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-1")
+
+
+def _is_understood(part: BodyPart, accepted: Collection[str]) -> bool:
+    """Whether *part* is of one of the types *accepted*, or a multipart that can be made use of.
+
+    One part of a multipart/alternative suffices, whatever handling the others ask for (RFC 2046, 5.1.4); of every
+    other multipart, each part that is not optional (RFC 5621).
+    """
+    if part.content_type in accepted or not part.parts:
+        return part.content_type in accepted
+    if part.content_type == "multipart/alternative":
+        return any(_is_understood(choice, accepted) for choice in part.parts)
+    return all(inner.is_optional or _is_understood(inner, accepted) for inner in part.parts)
 
 
 def is_served(server: Role, uri: URI, flow: IFlow) -> bool:
