@@ -347,9 +347,9 @@ def _to_bytes(start_line: str, rows: Iterable[tuple[str, str]], body: bytes, com
 def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
     """Return the one message that the datagram *data* is, or raises `MessageSyntaxError`, for any bytes.
 
-    A Request-URI of more than *max_uri* characters is a fault for 414. The error's ``request`` is set when what could be read is enough to answer it. Octets behind Content-Length are
-    discarded (18.3). A fault in a header field that a server does not need is left for who asks for that field
-    (8.2.2).
+    A Request-URI of more than *max_uri* characters is a fault for 414. The error's ``request`` is set when what could
+    be read is enough to answer it. Octets behind Content-Length are discarded (18.3). A fault in a header field that a
+    server does not need is left for who asks for that field (8.2.2).
     """
     if data[:1] in (b"\r", b"\n"):
         data = data.lstrip(b"\r\n")

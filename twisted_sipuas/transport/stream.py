@@ -180,9 +180,10 @@ class SIPStreamFactory(Factory):
 
     For your own endpoint: ``endpoint.listen(SIPStreamFactory(service, reactor))``.
 
-    *clock* gives the time. *max_connections* bounds the connections, *max_message* one message in octets, *max_uri* a Request-URI,
-    *message_timeout* the seconds from the first octet of a message to its last, *idle_timeout* the seconds without a
-    message or keep-alive (18: at least 64*T1). `counters` counts what these bounds did.
+    *clock* gives the time. *max_connections* bounds the connections, *max_message* one message in octets, *max_uri* a
+    Request-URI in characters, *message_timeout* the seconds from the first octet of a message to its last,
+    *idle_timeout* the seconds without a message or keep-alive (18: at least 64*T1). `counters` counts what these bounds
+    did.
     """
 
     protocol = SIPStreamProtocol  # type: ignore[assignment]  # the base class wants any callable
