@@ -32,13 +32,21 @@ class MessageSyntaxError(ValueError):
     *reason* says what is wrong and names the header field; it becomes the reason phrase of the answer, and so quotes
     no octet of the peer's. *status* is what a server should answer with (RFC 3261, 21.4.1 and 21.5.6). *request* is
     as much of the request as could be read, if that is enough to answer it, else None: then there is nothing to say.
+    *headers* is the header section that holds the faulty field, where it is known by that alone.
     """
 
-    def __init__(self, reason: str, *, status: int = 400, request: Request | None = None) -> None:
+    def __init__(
+        self, reason: str, *, status: int = 400, request: Request | None = None, headers: object = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
         self.request = request
+        self.headers = headers
+
+    def is_about(self, request: Request) -> bool:
+        """Whether the fault is in *request*, so that its sender is to be told; else it is a fault of ours."""
+        return self.request is request or (self.headers is not None and self.headers is request.headers)
 
 
 class SIPError(Exception):

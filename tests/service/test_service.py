@@ -747,7 +747,7 @@ MALFORMED = [
     ("CSeq: 1 OPTIONS\r\n", "", "Missing CSeq header field"),
     ("CSeq: 1 OPTIONS", "CSeq: 1 INVITE", "The method of CSeq is not that of the request"),
     ("To: <sip", "To: <<sip", "Malformed To header field"),
-    ("Max-Forwards: 70", "Max Forwards: 70", "Malformed header field name"),
+    ("Call-ID: ", "Call ID: ", "Missing Call-ID header field"),
     ("Call-ID: ", "Call-ID: 1\r\nCall-ID: ", "More than one Call-ID header field"),
     ("SIP/2.0/UDP client", "SIP/2.0/UDP client client", "Malformed Via header field"),
     ("Content-Length: 0", "Content-Length: x", "Malformed Content-Length header field"),

@@ -161,11 +161,9 @@ def test_malformed_boundary(parameters: str) -> None:
         parsed(f"multipart/mixed{parameters}", multipart(b"\r\nx"))
 
 
-@pytest.mark.parametrize(
-    "octets", [b"", b"x", b"--b", b"--b--", b"--b\r\n", b"--b\r\n\r\nx", b"--b\r\n\r\nx\r\n--b", b"\n--b\n\nx\n--b--\n"]
-)
+@pytest.mark.parametrize("octets", [b"", b"x", b"--bb\r\n\r\nx", b"--b--", b"\n--b\n\nx\n--b--\n"])
 def test_what_is_no_multipart(octets: bytes) -> None:
-    """A multipart has at least one part, and an end (RFC 2046, 5.1.1)."""
+    """A multipart has at least one part, behind its boundary (RFC 2046, 5.1.1)."""
     with pytest.raises(MessageSyntaxError, match="Malformed multipart body"):
         parsed("multipart/mixed;boundary=b", octets)
 
@@ -253,3 +251,11 @@ def test_any_bytes_are_a_body_or_raise_the_one_error(pieces: list[bytes]) -> Non
         return
     assert body.parts
     assert all(leaf.content in octets for leaf in body.leaves())
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n--", b"\r\n--c"])
+def test_last_delimiter_is_missing(end: bytes) -> None:
+    """A part that nothing closes goes to the end of the body: some senders forget the last one (RFC 2046, 5.1.1)."""
+    headers = Headers([("Content-Type", "multipart/mixed;boundary=b")])
+    body = parse_body(headers, b"--b\r\nContent-Type: a/b\r\n\r\none\r\n--b\r\nContent-Type: c/d\r\n\r\ntwo" + end)
+    assert [(part.content_type, part.content) for part in body.parts] == [("a/b", b"one"), ("c/d", b"two" + end)]

@@ -7,7 +7,7 @@ import pytest
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.syntax.auth import WWWAuthenticate
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.scalars import Date, Expires, Reason
+from twisted_sipuas.syntax.scalars import Date, Expires, MaxForwards, Reason
 from twisted_sipuas.syntax.tokens import Supported
 
 # 7.3.3, 20 and the registry of the IANA.
@@ -244,3 +244,20 @@ def test_values_are_parsed_once() -> None:
     assert headers.replaced_first("Expires", "70").one(Expires) == Expires(70)
     assert headers.added("Date", "Thu, 01 Jan 1970 00:00:00 GMT").one(Date) == Date(0)
     assert headers.one(Expires) == Expires(60)
+
+
+def test_rows_that_have_to_be_one() -> None:
+    """Two rows of a field that may occur once are a fault if they differ, and named (7.3.1)."""
+    headers = Headers([("Expires", "0"), ("Expires", "60"), ("Max-Forwards", "70"), ("Max-Forwards", "70")])
+    for _ in range(2):  # a fault is remembered too
+        with pytest.raises(MessageSyntaxError, match=r"^More than one Expires header field$") as caught:
+            headers.one(Expires)
+        assert caught.value.headers is headers
+    assert headers.one(MaxForwards) == MaxForwards(70)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: 1", "a\nX: 1", "a\rX"])
+def test_replaced_row_stays_in_its_line(value: str) -> None:
+    """No value that is put into received headers can begin a line of its own."""
+    with pytest.raises(ValueError, match="must not contain CR or LF"):
+        Headers([("Via", "x")]).replaced_first("Via", value)

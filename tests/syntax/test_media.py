@@ -224,3 +224,8 @@ def test_any_text_parses_or_raises_the_one_error(kind: type[HeaderValue], text: 
     with contextlib.suppress(MessageSyntaxError):
         value = kind.parse(text)
         assert kind.parse(str(value)) == value
+
+
+def test_range_with_a_charset_in_another_case() -> None:
+    """The value of a parameter like charset has no case when a range is compared (20.1, RFC 2046, 4.1.2)."""
+    assert Accept.parse("text/plain;charset=utf-8").includes(ContentType.parse("text/plain; Charset=UTF-8"))

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
 from twisted_sipuas.interfaces import EndReason
 from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.scalars import SessionExpires
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -194,6 +195,47 @@ def test_content_type(call):
     call.send("MESSAGE", headers=(("Content-Type", "Text/HTML;charset=utf-8"),), body=b"<p>")
     assert call.last.status == 415
     assert call.last.headers.values("Accept") == ["text/plain"]
+
+
+@pytest.mark.requirement("8.2.3-3")
+def test_content_encoding(call):
+    """A body under an encoding that is not understood gets 415, with Accept-Encoding (8.2.3)."""
+    headers = (("Content-Type", "text/plain"), ("Content-Encoding", "gzip"))
+    call.send("MESSAGE", headers=headers, body=b"\x1f\x8b")
+    assert call.last.status == 415
+    assert call.last.headers.values("Accept-Encoding") == ["identity"]
+    assert "Accept" not in call.last.headers
+    headers = (("Content-Type", "text/plain"), ("Content-Encoding", "identity"))
+    assert call.send("MESSAGE", branch="z9hG4bK2", headers=headers, body=b"hello").last.status == 202
+
+
+@pytest.mark.parametrize("accept", [("Text/Plain",), ("text/*",), ("*/*",)])
+def test_accepted_ranges(accept):
+    """What a class accepts may be a range, in any case (20.1)."""
+
+    class Server(UserAgentServer):
+        def handle_MESSAGE(self, request, transaction):
+            return request.response(200)
+
+    Server.accept = accept
+    call = Call(Server())
+    assert call.send("MESSAGE", headers=(("Content-Type", "text/PLAIN"),), body=b"x").statuses == [200]
+    call.send("MESSAGE", branch="z9hG4bK2", headers=(("Content-Type", "image/png"),), body=b"x")
+    assert call.last.status == (200 if accept == ("*/*",) else 415)
+
+
+@pytest.mark.parametrize("ask", ["one", "every"])
+def test_malformed_field_that_a_handler_asks_for(ask):
+    """A field that is malformed is the client's fault for a handler that asks for it: 400, and it is named (8.2.2)."""
+
+    class Server(UserAgentServer):
+        def handle_MESSAGE(self, request, transaction):
+            getattr(request.headers, ask)(SessionExpires)
+            return request.response(200)
+
+    call = Call(Server())
+    call.send("MESSAGE", headers=(("Session-Expires", "soon"),))
+    assert (call.last.status, call.last.reason) == (400, "Malformed Session-Expires header field")
 
 
 @pytest.mark.requirement("8.2.3-5")

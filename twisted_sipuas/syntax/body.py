@@ -50,6 +50,11 @@ class BodyPart:
     Empty for all else, for a multipart with a Content-Encoding, and for a malformed one that may be ignored.
     """
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its content is under a Content-Encoding (7.4.1)."""
+        return not _is_identity(self.headers.get("Content-Encoding"))
+
     def leaves(self) -> Iterator[BodyPart]:
         """Return an iterator over those that have no parts themselves, in order: what a receiver makes use of."""
         if not self.parts:
@@ -66,7 +71,10 @@ def parse_body(headers: Headers, body: bytes) -> BodyPart:
     Raises `MessageSyntaxError` for a multipart body that is none, and for one past `MAX_DEPTH` or `MAX_PARTS`; then
     the status is 413.
     """
-    return _Walk().part(headers, body, "", 0)
+    try:
+        return _Walk().part(headers, body, "", 0)
+    except MessageSyntaxError as fault:
+        raise MessageSyntaxError(fault.reason, status=fault.status, headers=headers) from None
 
 
 class _Walk:
@@ -120,7 +128,10 @@ class _Walk:
             elif match[1]:
                 break
             start = match.end()
-        raise MessageSyntaxError("Malformed multipart body")
+        if start is None:
+            raise MessageSyntaxError("Malformed multipart body")
+        self._seen += 1
+        yield content[start:]  # the last delimiter was forgotten, or cut off: what there is of the part is told
 
 
 def _headers_and_content(octets: bytes) -> tuple[Headers, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, split_list
@@ -65,6 +65,12 @@ class _Value(Protocol):
 
     @classmethod
     def parse(cls, text: str) -> Self: ...
+
+
+class _Fault(NamedTuple):
+    """What is kept of a header field that turned out malformed, so that it is not parsed again."""
+
+    reason: str
 
 
 _T = TypeVar("_T")
@@ -174,14 +180,19 @@ class Headers:
         try:
             return [value for row in rows for value in split_list(row)]
         except MessageSyntaxError:
-            raise MessageSyntaxError(f"Malformed {name} header field") from None
+            raise MessageSyntaxError(f"Malformed {name} header field", headers=self) from None
 
     def added(self, name: str, value: str) -> Headers:
         """Return these headers with one more row at the end; raises `ValueError` as the constructor does."""
         return Headers.of_rows([*self._rows, *Headers([(name, value)])])
 
     def replaced_first(self, name: str, value: str) -> Headers:
-        """Return these headers with *value* in the first row of *name*, which has to be there."""
+        """Return these headers with *value* in the first row of *name*, which has to be there.
+
+        Raises `ValueError` for CR and LF in *value*; a NUL may be part of what was received (25.1 quoted-pair).
+        """
+        if "\r" in value or "\n" in value:
+            raise ValueError(f"the {name} header field must not contain CR or LF")
         key = _key(name)
         rows = list(self._rows)
         for position, (row_name, _) in enumerate(rows):
@@ -196,13 +207,16 @@ class Headers:
         return headers
 
     def one(self, kind: type[_ValueT]) -> _ValueT | None:
-        """Return the first value of the header field that *kind* is for, parsed on first use, or None if absent.
+        """Return the first value of the header field that *kind* is for, parsed on first use; None if there is none.
 
-        Raises `MessageSyntaxError` naming the field if it is malformed.
+        There is none if the field is absent, and if a list is empty, which may mean something else: ask ``in``. Raises
+        `MessageSyntaxError` naming the field if it is malformed, and if rows that have to be one differ (7.3.1).
         """
 
         def parse() -> _ValueT | None:
             texts = self._texts(kind)
+            if len(texts) > 1 and not kind.is_list and kind.field.lower() not in _NOT_JOINED and len(set(texts)) > 1:
+                raise MessageSyntaxError(f"More than one {kind.field} header field")
             return kind.parse(texts[0]) if texts else None
 
         return self._parsed_once((kind, False), parse)
@@ -220,9 +234,15 @@ class Headers:
         except AttributeError:
             parsed = self._parsed = {}
         if key not in parsed:
-            parsed[key] = parse()
-        value: _T = parsed[key]
-        return value
+            try:
+                parsed[key] = parse()
+            except MessageSyntaxError as fault:
+                parsed[key] = _Fault(fault.reason)
+        value = parsed[key]
+        if isinstance(value, _Fault):
+            raise MessageSyntaxError(value.reason, headers=self)
+        parsed_value: _T = value
+        return parsed_value
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (_KEYS.get(name) or _key(name)) in self._index

@@ -38,6 +38,11 @@ def _type_and_subtype(text: str) -> tuple[str, str]:
     return main.rstrip(" \t"), subtype.lstrip(" \t")
 
 
+def _folded(parameters: Mapping[str, str | None]) -> set[tuple[str, str | None]]:
+    """Return *parameters* to be compared: the ones that matter for a choice, a charset say, have no case."""
+    return {(name, None if value is None else value.lower()) for name, value in parameters.items()}
+
+
 def _take_q(parameters: dict[str, str | None]) -> float:
     """Take q out of *parameters* and return it, 1 if it is not there (20.1)."""
     text = parameters.pop("q", "1")
@@ -124,7 +129,7 @@ class Accept(HeaderValue):
         return (
             self.type in ("*", content_type.type)
             and self.subtype in ("*", content_type.subtype)
-            and self.parameters.items() <= content_type.parameters.items()
+            and _folded(self.parameters) <= _folded(content_type.parameters)
         )
 
     def __str__(self) -> str:

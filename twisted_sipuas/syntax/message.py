@@ -313,8 +313,13 @@ class Response:
         """
         rows = self._rows
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
+            refuse_line_breaks(to_tag, "a To tag")
             rows = [(name, f"{value};tag={to_tag}" if name in _TO_NAMES else value) for name, value in rows]
-        if server and not any(name in _SERVER_NAMES for name, _ in self._rows):
+        if (
+            server
+            and refuse_line_breaks(server, "a Server header field")
+            and not any(name in _SERVER_NAMES for name, _ in self._rows)
+        ):
             rows = [*rows, ("Server", server)]
         return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body, compact)
 
@@ -380,9 +385,9 @@ def _parse_request(lines: list[str], body: bytes, fault: MessageSyntaxError | No
     method, uri_text, line_fault = _request_line(lines[0] if lines else "")
     if len(uri_text) > max_uri:
         line_fault = line_fault or MessageSyntaxError("The Request-URI is too long", status=414)
-    headers, header_fault = Headers.parse(lines[1:])
+    headers, _ = Headers.parse(lines[1:])  # 8.2.2: a line that is no header field is ignored; nobody can need it
     request = Request._received(method, uri_text, headers)
-    fault = line_fault or fault or header_fault
+    fault = line_fault or fault
     try:
         if fault is not None:
             raise fault
@@ -474,8 +479,7 @@ def content_length(values: Sequence[str]) -> int:
 
 def _parse_response(lines: list[str], body: bytes, fault: MessageSyntaxError | None) -> Response:
     match = _STATUS_LINE.fullmatch(lines[0])
-    headers, header_fault = Headers.parse(lines[1:])
-    fault = fault or header_fault
+    headers, _ = Headers.parse(lines[1:])
     if match is None or "\0" in match[2]:
         fault = MessageSyntaxError("Malformed Status-Line")
     if fault is not None:

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import call
-from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError
+from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Request, Response
@@ -80,7 +80,9 @@ class TransactionLayer:
     ) -> None:
         self.clock = clock
         self.timers = timers or Timers()
-        self.server_header = server_header
+        self.server_header = (
+            None if server_header is None else refuse_line_breaks(server_header, "a Server header field")
+        )
         self._transaction_user = transaction_user
         self._max_transactions = max_transactions
         self._max_waiting = max_waiting
@@ -274,7 +276,7 @@ class TransactionLayer:
 def _is_answer(error: BaseException | None, request: Request | None) -> bool:
     """Whether *error* says what to answer; a syntax error in anything but *request* is the transaction user's fault."""
     return isinstance(error, SIPError) or (
-        isinstance(error, MessageSyntaxError) and error.request is not None and error.request is request
+        isinstance(error, MessageSyntaxError) and request is not None and error.is_about(request)
     )
 
 
@@ -282,7 +284,7 @@ def _refusal(request: Request, error: BaseException | None) -> Response:
     """Return the answer that the exception *error* is to *request*."""
     if isinstance(error, SIPError):
         return request.response(error.status, error.reason, headers=error.headers, rule=error.rule)
-    if isinstance(error, MessageSyntaxError) and error.request is request:
+    if isinstance(error, MessageSyntaxError) and error.is_about(request):
         return request.response(error.status, error.reason, rule="syntax")
     return request.response(500, rule="exception")
 

@@ -90,7 +90,10 @@ def require(server: Role, request: Request, flow: IFlow) -> None:
 
 
 def content_type(server: Role, request: Request, flow: IFlow) -> None:
-    """8.2.3: a body part that is not optional, of a type that is not understood, gets 415; Accept tells what is."""
+    """8.2.3: a body part that is not optional, of a type or encoding that is not understood, gets 415.
+
+    Accept or Accept-Encoding tells what is understood.
+    """
     accepted = server.accepted_types(request.method)
     if not request.body or accepted is None:
         return
@@ -98,18 +101,24 @@ def content_type(server: Role, request: Request, flow: IFlow) -> None:
         body = parse_body(request.headers, request.body)
     except MessageSyntaxError as fault:
         raise SIPError(fault.status, fault.reason, rule="8.2.3-1") from None
-    if not body.is_optional and not _is_understood(body, accepted):
-        raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-1")
+    if body.is_optional:
+        return
+    if not _is_understood(body, frozenset(media_range.lower() for media_range in accepted)):
+        raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-2")
+    if any(leaf.is_encoded and not leaf.is_optional for leaf in body.leaves()):
+        raise SIPError(415, headers=[("Accept-Encoding", "identity")], rule="8.2.3-3")
 
 
-def _is_understood(part: BodyPart, accepted: Collection[str]) -> bool:
+def _is_understood(part: BodyPart, accepted: frozenset[str]) -> bool:
     """Whether *part* is of one of the types *accepted*, or a multipart that can be made use of.
 
     One part of a multipart/alternative suffices, whatever handling the others ask for (RFC 2046, 5.1.4); of every
     other multipart, each part that is not optional (RFC 5621).
     """
-    if part.content_type in accepted or not part.parts:
-        return part.content_type in accepted
+    if not accepted.isdisjoint((part.content_type, part.content_type.partition("/")[0] + "/*", "*/*")):
+        return True
+    if not part.parts:
+        return False
     if part.content_type == "multipart/alternative":
         return any(_is_understood(choice, accepted) for choice in part.parts)
     return all(inner.is_optional or _is_understood(inner, accepted) for inner in part.parts)
