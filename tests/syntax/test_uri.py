@@ -7,7 +7,16 @@ import itertools
 import pytest
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.uri import SIPURI, URI, TelURI, address_of_record, canonical_host, parse_uri, unescape
+from twisted_sipuas.syntax.uri import (
+    SIPURI,
+    URI,
+    TelURI,
+    address_of_record,
+    canonical_domain,
+    canonical_host,
+    parse_uri,
+    unescape,
+)
 
 # text: its components; what is not named is None, {} or "sip"
 COMPONENTS: dict[str, dict[str, object]] = {
@@ -54,6 +63,10 @@ COMPONENTS: dict[str, dict[str, object]] = {
     "sip:u@[2001:DB8::10]:5070;lr": {"user": "u", "host": "[2001:DB8::10]", "port": 5070, "parameters": {"lr": None}},
     "sip:[::ffff:192.0.2.1]:1": {"host": "[::ffff:192.0.2.1]", "port": 1},
     "sip:[2001:db8:::192.0.2.1]": {"host": "[2001:db8:::192.0.2.1]"},
+    "sip:root.example.": {"host": "root.example."},
+    "sip:a@b;": {"user": "a", "host": "b"},
+    "sip:a@b;lr;": {"user": "a", "host": "b", "parameters": {"lr": None}},
+    "sip:a@b;?x=y": {"user": "a", "host": "b", "headers": "x=y"},
     "sip:under_score.example": {"host": "under_score.example"},
     "sip:*97#@pbx.example": {"user": "*97#", "host": "pbx.example"},
     "sip:jürgen@example.com": {"user": "jürgen", "host": "example.com"},
@@ -82,7 +95,12 @@ FAULTS = {
     "parameter twice, once escaped": "sip:example.com;lr;%6Cr=on",
     "parameter without a name": "sip:example.com;=x",
     "empty parameter": "sip:example.com;;lr",
-    "semicolon at the end": "sip:example.com;",
+    "two semicolons at the end": "sip:example.com;;",
+    "port 0": "sip:example.com:0",
+    "host that is the root": "sip:.",
+    "host that begins with a dot": "sip:.example.com",
+    "host with an empty label": "sip:alice@example..com",
+    "host with two dots at the end": "sip:example.com..",
     "question mark at the end": "sip:example.com?",
     "IPv6 without brackets": "sip:2001:db8::10",
     "IPv6 reference not closed": "sip:[2001:db8::10",
@@ -100,6 +118,17 @@ FAULTS = {
     "scheme that begins with a digit": "9p:x",
     "space in another scheme": "http://example.com/a b",
     "tel without a number": "tel:",
+    "tel with parameters only": "tel:;x",
+    "tel of letters": "tel:abc",
+    "tel of a plus sign": "tel:+",
+    "tel of visual separators": "tel:-.()",
+    "tel with an authority": "tel://1",
+    "tel with a plus sign inside": "tel:1+2",
+    "tel with letters in a global number": "tel:+1A",
+    "tel with digits of another script": "tel:\u0661",
+    "tel with a parameter twice": "tel:+1;ext=1;EXT=2",
+    "tel with an empty parameter": "tel:+1;;ext=1",
+    "tel with a parameter without a name": "tel:+1;=1",
 }
 
 # 19.1.4 says of these pairs that they are equivalent; the last are of its rules rather than its examples.
@@ -123,6 +152,11 @@ EQUIVALENT = {
     "scheme": ("SIP:u@example.com", "sip:u@example.com"),
     "case of a reserved character's escape": ("sip:a%3ab@example.com", "sip:a%3Ab@example.com"),
     "escape in a parameter value": ("sip:example.com;x=%61", "sip:example.com;x=A"),
+    "dot of the root": ("sip:u@example.com.", "sip:u@Example.com"),
+    "flag and empty value": ("sip:example.com;lr", "sip:example.com;lr="),
+    "spellings of an IPv6 address in maddr": ("sip:h;maddr=[2001:db8:0::1]", "sip:h;maddr=[2001:DB8::1]"),
+    "what is no address in maddr": ("sip:h;maddr=[a", "sip:h;maddr=[A"),
+    "semicolon at the end": ("sip:example.com;x;", "sip:example.com;x"),
     "escape in a header": ("sip:example.com?Subject=%61", "sip:example.com?subject=a"),
     "lr on one side": ("sip:example.com;lr", "sip:example.com"),
 }
@@ -146,6 +180,8 @@ NOT_EQUIVALENT = {
     "escaped reserved character": ("sip:a%2Cb@biloxi.com", "sip:a,b@biloxi.com"),
     "what is escaped twice": ("sip:%2541@biloxi.com", "sip:A@biloxi.com"),
     "a header's values": ("sip:biloxi.com?a=1", "sip:biloxi.com?a=2"),
+    "a header twice": ("sip:biloxi.com?x=1&x=1", "sip:biloxi.com?x=1"),
+    "addresses in maddr": ("sip:h;maddr=[2001:db8::1]", "sip:h;maddr=[2001:db8::2]"),
     "another scheme": ("sip:biloxi.com", "tel:+1"),
 }
 
@@ -159,11 +195,23 @@ TEL_EQUAL = {
         "tel:7042;phone-context=Example.com;ext=1",
         "tel:7042;EXT=1;phone-context=example.com",
     ),
+    "visual separators in ext": ("tel:+1;ext=1-2.3", "tel:+1;ext=(12)3"),
+    "visual separators in a numeric phone-context": ("tel:1;phone-context=+1-201", "tel:1;phone-context=+1201"),
+    "dot of the root in phone-context": ("tel:1;phone-context=example.com.", "tel:1;phone-context=example.com"),
+    "case of hexadecimal digits": ("tel:7a", "tel:7A"),
+    "escaped hash": ("tel:*21%23", "tel:*21#"),
+    "escape in a value": ("tel:+1;isub=%61%2E", "tel:+1;isub=A."),
+    "escape in a name": ("tel:+1;%65xt=1", "tel:+1;ext=1"),
+    "case of a reserved character's escape": ("tel:+1;x=%3a", "tel:+1;x=%3A"),
+    "semicolon at the end": ("tel:+1;ext=1;", "tel:+1;ext=1"),
 }
 TEL_UNEQUAL = {
     "global and local number": ("tel:+12015550123", "tel:12015550123"),
     "phone-context": ("tel:7042;phone-context=example.com", "tel:7042;phone-context=example.net"),
     "a parameter on one side": ("tel:7042;phone-context=example.com", "tel:7042"),
+    "separators in isub": ("tel:+1;isub=1-2", "tel:+1;isub=12"),
+    "separators in a domain": ("tel:1;phone-context=a-b.example", "tel:1;phone-context=ab.example"),
+    "escaped reserved character": ("tel:+1;x=%3A", "tel:+1;x=:"),
 }
 
 
@@ -177,7 +225,14 @@ def test_components(text: str, components: dict[str, object]) -> None:
     """A SIP URI is taken apart as 19.1.1 says, the examples of 19.1.3 and IPv6 references among them."""
     uri = parse_uri(text)
     assert isinstance(uri, SIPURI)
-    absent = {"scheme": "sip", "user": None, "password": None, "port": None, "parameters": {}, "headers": None}
+    absent: dict[str, object] = {
+        "scheme": "sip",
+        "user": None,
+        "password": None,
+        "port": None,
+        "parameters": {},
+        "headers": None,
+    }
     assert {name: getattr(uri, name) for name in ("host", *absent)} == {**absent, **components}
     assert str(uri) == uri.text == text
 
@@ -226,9 +281,59 @@ def test_other_schemes(text: str, kind: type[URI], scheme: str) -> None:
     assert (uri.scheme, str(uri)) == (scheme, text)
 
 
-def test_tel_number() -> None:
-    """The number of a tel URI has its plus sign and no visual separators (RFC 3966, 3)."""
-    assert TelURI("tel:+1-201-(555).0123;ext=12").number == "+12015550123"
+@pytest.mark.parametrize(
+    ("text", "number", "is_global", "phone_context", "parameters"),
+    [
+        ("tel:+1-201-(555).0123;ext=12", "+12015550123", True, None, {"ext": "12"}),
+        ("tel:7042", "7042", False, None, {}),
+        (
+            "TEL:7-a;X;Phone-Context=Example.COM.",
+            "7A",
+            False,
+            "example.com",
+            {"x": None, "phone-context": "Example.COM."},
+        ),
+        ("tel:863;phone-context=+1-914", "863", False, "+1914", {"phone-context": "+1-914"}),
+        ("tel:*21%23;phone-context", "*21#", False, None, {"phone-context": None}),
+        ("tel:1;phone-context=[x", "1", False, "[x", {"phone-context": "[x"}),
+    ],
+    ids=["global", "local without context", "domain", "number as context", "escaped hash", "bracket as context"],
+)
+def test_tel_components(
+    text: str, number: str, is_global: bool, phone_context: str | None, parameters: dict[str, str | None]
+) -> None:
+    """A tel URI is a number without visual separators and parameters, and a phone-context may lack (RFC 3966, 3)."""
+    uri = TelURI(text)
+    assert (uri.number, uri.is_global, uri.phone_context) == (number, is_global, phone_context)
+    assert uri.parameters == parameters
+    assert (uri.scheme, str(uri)) == ("tel", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (TelURI, "http://x"),
+        (TelURI, "sip:1@example.com"),
+        (SIPURI, "tel:+1"),
+        (URI, "sip:@@@"),
+        (URI, "SIPS:alice@example.com"),
+        (URI, "Tel:+1"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else item.__name__,
+)
+def test_a_class_refuses_the_schemes_of_others(kind: type[URI], text: str) -> None:
+    """Each class checks its own scheme, so that no URI escapes the grammar of its scheme (25.1; RFC 3966, 3)."""
+    with pytest.raises(MessageSyntaxError):
+        kind(text)
+
+
+@pytest.mark.parametrize("text", ["sip:h", "sip:h;lr", "tel:1", "tel:1;ext=2"])
+def test_parameters_are_read_only(text: str) -> None:
+    """The parameters of a URI cannot be changed behind its hash."""
+    uri = parse_uri(text)
+    assert isinstance(uri, (SIPURI, TelURI))
+    with pytest.raises(TypeError):
+        uri.parameters["x"] = "y"  # type: ignore[index]
 
 
 @pytest.mark.requirement("19.1.4-1")
@@ -291,6 +396,13 @@ def test_equal_only_within_a_scheme() -> None:
         (SIPURI.build("h", "ü\udcff"), "sip:%C3%BC%FF@h"),
         (SIPURI.build("h", parameters=[("lr", None), ("x", "a;b=c?d"), ("y", "")]), "sip:h;lr;x=a%3Bb%3Dc%3Fd;y="),
         (SIPURI.build("h", parameters=[("Maddr", "[::1]")]), "sip:h;Maddr=[::1]"),
+        (SIPURI.build("h", "u", password="a:b@c;&=+$,/?"), "sip:u:a%3Ab%40c%3B&=+$,%2F%3F@h"),
+        (SIPURI.build("h", "u", password=""), "sip:u:@h"),
+        (SIPURI.build("h", headers=[("Subject", "a b&c=d"), ("a=b", "")]), "sip:h?Subject=a%20b%26c%3Dd&a%3Db="),
+        (
+            SIPURI.build("h", port=1, parameters=[("lr", None)], headers=[("x", "\r\n@;[]/?:+$")]),
+            "sip:h:1;lr?x=%0D%0A%40%3B[]/?:+$",
+        ),
     ],
     ids=str,
 )
@@ -319,13 +431,19 @@ def test_build_is_undone_by_unescape(user: str) -> None:
         "empty host": {"host": ""},
         "empty user": {"host": "h", "user": ""},
         "port above 65535": {"host": "h", "port": 65536},
+        "port 0": {"host": "h", "port": 0},
         "negative port": {"host": "h", "port": -1},
+        "host with a semicolon behind it": {"host": "example.com;"},
+        "host with an empty label": {"host": "a..b"},
+        "password without a user": {"host": "h", "password": "x"},
+        "header without a name": {"host": "h", "headers": [("", "x")]},
         "another scheme": {"host": "h", "scheme": "http"},
         "scheme that holds a user": {"host": "h", "user": "b", "scheme": "sip:a"},
         "parameter name that holds two": {"host": "h", "parameters": [("a;b", None)]},
         "parameter name that holds a value": {"host": "h", "parameters": [("a=b", None)]},
         "parameter twice": {"host": "h", "parameters": [("a", "1"), ("A", "2")]},
         "empty parameter name": {"host": "h", "parameters": [("", None)]},
+        "empty parameter name behind another": {"host": "h", "parameters": [("a", None), ("", None)]},
     }.items(),
     ids=lambda item: item[0],
 )
@@ -350,12 +468,19 @@ def test_build_refuses(arguments: tuple[str, dict[str, object]]) -> None:
         ("sip:a@[2001:db8:::192.0.2.1]", "sip:a@[2001:db8::c000:201]"),
         ("sip:a%40b@example.com", "sip:a@b@example.com"),
         ("sip:null%00@example.com", "sip:null\0@example.com"),
+        ("sip:a@Example.com.", "sip:a@example.com"),
         ("tel:+1-201-555-0123", "tel:+12015550123"),
+        ("tel:+1-201-555-0123;ext=1;phone-context=x.com", "tel:+12015550123"),
+        ("tel:70-42;ext=1;Phone-Context=X.com", "tel:7042;phone-context=x.com"),
+        ("tel:7042;phone-context=y.com.", "tel:7042;phone-context=y.com"),
+        ("tel:7042;phone-context=+1-201", "tel:7042;phone-context=+1201"),
+        ("tel:7042;phone-context=a%3Bb", "tel:7042;phone-context=a%3bb"),
+        ("tel:70-42", "tel:7042"),
         ("urn:service:sos", "urn:service:sos"),
     ],
 )
 def test_address_of_record(text: str, key: str) -> None:
-    """Every spelling of an address-of-record has one key: parameters gone, escapes undone (10.3 step 5)."""
+    """Every spelling of an address-of-record has one key: escapes undone, no parameters but phone-context (10.3)."""
     assert address_of_record(parse_uri(text)) == key
 
 
@@ -363,3 +488,20 @@ def test_canonical_host_of_a_name_and_an_address() -> None:
     """A name is compared in lower case, an IPv6 reference by the address it means (19.1.4; RFC 5118, 4.10)."""
     assert canonical_host("Example.COM") == "example.com"
     assert canonical_host("[2001:0DB8:::192.0.2.1]") == canonical_host("[2001:db8::c000:201]")
+    assert canonical_host("Example.com.") == "example.com"
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [("Example.com.", "example.com"), ("2001:DB8::1", "[2001:db8::1]"), ("[2001:DB8::1]", "[2001:db8::1]")],
+)
+def test_canonical_domain(text: str, domain: str) -> None:
+    """A domain of the configuration is spelt as the hosts it is compared with (19.1.4)."""
+    assert canonical_domain(text) == domain
+
+
+@pytest.mark.parametrize("text", ["", ".", ".a", "a..b", "a..", "a b", "a;b", "[::1", "1::2::3"])
+def test_canonical_domain_refuses(text: str) -> None:
+    """What is no domain and no address is our caller's mistake, empty labels among it (25.1)."""
+    with pytest.raises(ValueError):
+        canonical_domain(text)
