@@ -88,7 +88,7 @@ def test_credentials_are_no_comma_list(name: str) -> None:
     assert parsed(*(f"{name}: {row}" for row in rows)).values(name) == rows
 
 
-@pytest.mark.parametrize("value", ["a,,b", "a,", '"a, b', "<a, b"])
+@pytest.mark.parametrize("value", ["a,,b", '"a, b', "<a, b"])
 def test_malformed_list_names_its_field(value: str) -> None:
     """A malformed list is a fault of its field, found when that field is asked for (8.2.2, 21.4.1)."""
     headers = parsed(f"Supported: {value}")

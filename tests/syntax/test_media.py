@@ -64,7 +64,6 @@ FAULTS = {
     "type: empty subtype": (ContentType, "text/"),
     "type: two slashes": (ContentType, "text/a/b"),
     "type: two values": (ContentType, "text/plain, text/html"),
-    "type: semicolon at the end": (ContentType, "text/plain;"),
     "type: parameter without a value": (ContentType, "text/plain;charset"),
     "type: parameter twice": (ContentType, "text/plain;a=b;A=b"),
     "type: unterminated quote": (ContentType, 'text/plain;a="b'),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.syntax.fields import NameAddr
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response, answerable_part, content_length, parse_message
 from twisted_sipuas.syntax.status import reason_phrase
@@ -776,3 +777,12 @@ def test_what_is_added_on_the_way_out_stays_in_its_line(given: dict[str, str]) -
     """Neither the To tag nor the Server header field can begin a line of its own (7.3.1)."""
     with pytest.raises(ValueError, match="must not contain CR, LF or NUL"):
         request(octets()).response(200).to_bytes(**given)
+
+
+@pytest.mark.parametrize("end", ["", ";", " ; ", ";x=y;"])
+def test_to_tag_behind_a_trailing_semicolon(end: str) -> None:
+    """The To tag is a parameter of its own, also behind a semicolon that came with nothing after it (8.2.6.2)."""
+    received = request(octets(To=f"<sip:bob@biloxi.example.com>{end}"))
+    answered = parse_message(received.response(200).to_bytes("our-tag"))
+    assert isinstance(answered, Response)
+    assert NameAddr(answered.headers.get("To") or "").tag == "our-tag"

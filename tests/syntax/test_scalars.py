@@ -116,7 +116,6 @@ FAULTS = {
         "1;duration",
         "1;duration=x",
         "1;duration=1;duration=1",
-        "1;",
         "1 (\\\0)",
     ],
     SessionExpires: ["", "x", "-1", "1;refresher", "1;refresher=", "1;refresher=me", "1;refresher=uac;refresher=uas"],
@@ -147,7 +146,6 @@ FAULTS = {
         "SIP;text",
         'SIP;text="a',
         "SIP;cause=1;cause=1",
-        "SIP;",
         'SIP;text="\\\0"',
     ],
 }

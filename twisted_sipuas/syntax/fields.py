@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-from twisted_sipuas.errors import MessageSyntaxError
+from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.uri import URI, canonical_host, parse_uri
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "TOKEN",
     "CSeq",
     "Contact",
+    "FieldValue",
     "NameAddr",
     "Via",
     "delta_seconds",
@@ -20,18 +25,20 @@ __all__ = [
     "parse_parameters",
     "quote",
     "split_list",
+    "unquote",
 ]
 
 TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 """One token (25.1); to be used with ``fullmatch``."""
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_QUOTED = r'"(?:[^"\\\x00\r\n]|\\[^\r\n])*"'
 _LIST_ITEM = re.compile(rf'[^,"<]*(?:(?:{_QUOTED}|<[^>]*>)[^,"<]*)*', re.DOTALL)
 _PARAMETER = re.compile(
-    rf"""[ \t]*;[ \t]*([A-Za-z0-9\-.!%*_+`'~]+)[ \t]*(?:=[ \t]*({_QUOTED}|[^\x00-\x20\x7f;,"<>]+))?[ \t]*""",
+    rf"""[ \t]*;[ \t]*([A-Za-z0-9\-.!%*_+`'~]+)[ \t]*(?:=[ \t]*({_QUOTED}|[^\x00-\x20\x7f;,"<>]+)?)?[ \t]*""",
     re.DOTALL,
 )
-_NAME_ADDR = re.compile(rf'(?:({_QUOTED})[ \t]*|([^<"]*))<([^<>"]*)>(.*)', re.DOTALL)
+_NAME_ADDR = re.compile(rf'(?:({_QUOTED})[ \t]*|([^<"\x00\r\n]*))<([^<>"\x00\r\n]*)>[ \t]*(.*)', re.DOTALL)
+_NOT_IN_BARE_ADDRESS = re.compile(r'[<>"?, \t\x00\r\n]')
 _VIA = re.compile(
     r"""
     [A-Za-z0-9\-.!%*_+`'~]+ [ \t]*/[ \t]* [A-Za-z0-9\-.!%*_+`'~]+ [ \t]*/[ \t]* ([A-Za-z0-9\-.!%*_+`'~]+)
@@ -41,6 +48,9 @@ _VIA = re.compile(
 )
 _CSEQ = re.compile(r"([0-9]{1,20})[ \t]+([A-Za-z0-9\-.!%*_+`'~]+)")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_BARE_VALUE = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-.!%*_+`'~]+")
+_IPV6_ADDRESS = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")
+_QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
 _QVALUE = re.compile(r"[01](?:\.[0-9]*)?|\.[0-9]+")
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -50,18 +60,20 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def split_list(text: str) -> list[str]:
     """Return the values of a comma-separated list; commas in quotes and in angle brackets separate nothing (7.3.1).
 
-    An empty text has no value. Raises `MessageSyntaxError` for an empty value between others, an unterminated quote or
-    an unterminated angle bracket.
+    An empty text has no value, and one comma behind the last value adds none. Raises `MessageSyntaxError` for any other
+    empty value, an unterminated quote or an unterminated angle bracket.
     """
     if "," not in text:
         return [text] if text else []
-    items = []
+    items: list[str] = []
     position = 0
     while True:
         match = _LIST_ITEM.match(text, position)
         assert match is not None, "the pattern matches the empty text"
         position = match.end()
         item = match[0].strip(" \t")
+        if not item and items and position == len(text):
+            return items  # "Require: 100rel,": a slip that can only mean one thing
         if not item or (position < len(text) and text[position] != ","):
             raise MessageSyntaxError("Malformed list")
         items.append(item)
@@ -73,13 +85,16 @@ def split_list(text: str) -> list[str]:
 def parse_parameters(text: str) -> dict[str, str | None]:
     """Return the ``;name=value`` parameters that *text* is, names in lower case, a flag's value None.
 
-    A quoted value keeps its quotes. Raises `MessageSyntaxError` for anything else, and for a name given twice (7.3.1).
+    A quoted value keeps its quotes. Slips that can only mean one thing are no fault: ``;name=`` is a flag, and one
+    semicolon may stand at the end. Raises `MessageSyntaxError` for anything else, and for a name given twice (7.3.1).
     """
     parameters: dict[str, str | None] = {}
     position, end = 0, len(text)
     while position < end:
         match = _PARAMETER.match(text, position)
         if match is None:
+            if text[position:].strip(" \t") == ";":
+                break
             raise MessageSyntaxError("Malformed parameters")
         name = match[1].lower()
         if name in parameters:
@@ -92,6 +107,11 @@ def parse_parameters(text: str) -> dict[str, str | None]:
 def quote(text: str) -> str:
     """Return *text* as a quoted-string (25.1)."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def unquote(text: str) -> str:
+    """Return what *text*, a token or a quoted-string, stands for: without quotes and escapes (25.1)."""
+    return _QUOTED_PAIR.sub(r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def delta_seconds(text: str | None) -> int | None:
@@ -111,14 +131,89 @@ def format_date(seconds: float) -> str:
     )
 
 
-class Via:
+_Parameters = Mapping[str, "str | None"] | Iterable[tuple[str, "str | None"]]
+
+
+def _pairs(parameters: _Parameters) -> list[tuple[str, str | None]]:
+    """Return *parameters* as pairs; raises `ValueError` unless each name is a token and given once."""
+    pairs = list(parameters.items() if isinstance(parameters, Mapping) else parameters)
+    names = set()
+    for name, _ in pairs:
+        if TOKEN.fullmatch(name) is None:
+            raise ValueError("a parameter name has to be a token")
+        if name.lower() in names:
+            raise ValueError(f"the parameter {name} is given twice")
+        names.add(name.lower())
+    return pairs
+
+
+def _printed(name: str, value: str | None) -> str:
+    """Return one parameter as it stands in a message: *value* as it is if the grammar allows that, else quoted."""
+    if value is None:
+        return f";{name}"
+    refuse_line_breaks(value, f"the parameter {name}")
+    if _BARE_VALUE.fullmatch(value) is None and _QUOTED_VALUE.fullmatch(value) is None:
+        value = quote(value)
+    return f";{name}={value}"
+
+
+def _comparable(parameters: Mapping[str, str | None]) -> frozenset[tuple[str, str | None]]:
+    return frozenset((name, None if value is None else unquote(value)) for name, value in parameters.items())
+
+
+class _ByValue:
+    """What is equal to another of its class if their components are."""
+
+    __slots__ = ()
+
+    def _key(self) -> tuple[object, ...]:
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _ByValue):
+            return NotImplemented
+        return type(self) is type(other) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._key()))
+
+
+class FieldValue(_ByValue):
+    """A value that one header field owns, so that `Headers.one` and `Headers.every` can be asked for its class.
+
+    `field` is the long name of the header field. `is_list` says whether one row may hold several values, separated by
+    commas (7.3.1).
+    """
+
+    __slots__ = ()
+
+    field: ClassVar[str]
+    is_list: ClassVar[bool] = False
+
+    if TYPE_CHECKING:
+
+        def __init__(self, text: str) -> None: ...
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the value that *text* is; raises `MessageSyntaxError` naming the field if it is none."""
+        try:
+            return cls(text.strip(" \t"))
+        except MessageSyntaxError:
+            raise MessageSyntaxError(f"Malformed {cls.field} header field") from None
+
+
+class Via(FieldValue):
     """One value of a Via header field (20.42).
 
     `transport` is in upper case. `host` and `port` are the sent-by, `port` None if absent. `parameters` are as
-    `parse_parameters` returns them.
+    `parse_parameters` returns them. Values are equal if these are; a host has no case then.
     """
 
     __slots__ = ("host", "parameters", "port", "text", "transport")
+
+    field = "Via"
+    is_list = True
 
     text: str
     transport: str
@@ -142,6 +237,31 @@ class Via:
             self.parameters = parse_parameters(parameters) if parameters else {}
         except MessageSyntaxError:
             raise MessageSyntaxError("Malformed Via header field") from None
+
+    @classmethod
+    def build(cls, transport: str, host: str, port: int | None = None, parameters: _Parameters = ()) -> Self:
+        """Return the value of these components in its canonical form.
+
+        An IPv6 *host* may come without its brackets. *parameters*, a mapping or pairs, are as `parse_parameters`
+        returns them, and a value that needs quotes gets them. Raises `ValueError` if they do not make a Via (25.1).
+        """
+        if TOKEN.fullmatch(transport) is None:
+            raise ValueError("a transport has to be a token")
+        transport = transport.upper()
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        text = f"SIP/2.0/{transport} {host}" + ("" if port is None else f":{port}")
+        for name, value in _pairs(parameters):
+            # 25.1: this one alone holds an IPv6 address without brackets
+            bare = value is not None and name.lower() == "received" and _IPV6_ADDRESS.fullmatch(value)
+            text += f";{name}={value}" if bare else _printed(name, value)
+        try:
+            via = cls(text)
+        except MessageSyntaxError:
+            raise ValueError("these components make no Via") from None
+        if (via.host, via.port) != (host, port):
+            raise ValueError("a component of a Via must not hold another")
+        return via
 
     @property
     def branch(self) -> str | None:
@@ -180,6 +300,9 @@ class Via:
         via.transport, via.host, via.port, via.parameters = self.transport, self.host, self.port, parameters
         return via
 
+    def _key(self) -> tuple[object, ...]:
+        return self.transport, canonical_host(self.host), self.port, _comparable(self.parameters)
+
     def __str__(self) -> str:
         return self.text
 
@@ -187,11 +310,12 @@ class Via:
         return f"<Via {self.text!r}>"
 
 
-class NameAddr:
+class NameAddr(_ByValue):
     """One value of From, To, Contact, Route and their like: a name-addr or addr-spec with parameters (20.10, 20.20).
 
     `uri_text` is the URI as received, `parameters` are those of the header field, as `parse_parameters` returns them.
-    Without angle brackets every parameter belongs to the header field (20).
+    Without angle brackets every parameter belongs to the header field (20). Values of one class are equal if URI,
+    display name and parameters are.
     """
 
     __slots__ = ("_display", "_uri", "parameters", "text", "uri_text")
@@ -208,24 +332,40 @@ class NameAddr:
             quoted, display, uri, parameters = match.groups()
             self._display: str = quoted or display
             self.uri_text = uri.strip(" \t")
-            parameters = parameters.lstrip(" \t")
         else:
             uri, semicolon, parameters = text.partition(";")
             self._display = ""
             self.uri_text = uri.rstrip(" \t")
             parameters = semicolon + parameters
-            if not self.uri_text or any(octet in self.uri_text for octet in '<>"?, \t'):
+            if not self.uri_text or _NOT_IN_BARE_ADDRESS.search(self.uri_text):
                 raise MessageSyntaxError("Malformed address")
         self.parameters = parsed = parse_parameters(parameters) if parameters else {}
-        if "tag" in parsed and parsed["tag"] is None:
-            raise MessageSyntaxError("Malformed address")  # 25.1: a tag has a value; ours would come beside it
+        if "tag" in parsed:
+            tag = parsed["tag"]
+            if tag is None or tag[0] == '"':  # 25.1: a token; what clients make of base64 is let pass
+                raise MessageSyntaxError("Malformed address")  # ours would come beside it
+
+    @classmethod
+    def build(cls, uri: URI | str, display_name: str = "", parameters: _Parameters = ()) -> Self:
+        """Return the value of these components in its canonical form: with angle brackets, a display name in quotes.
+
+        *display_name* is plain text. *parameters*, a mapping or pairs, are as `parse_parameters` returns them, and a
+        value that needs quotes gets them. Raises `ValueError` if they do not make an address (25.1).
+        """
+        try:
+            uri = uri if isinstance(uri, URI) else parse_uri(uri)
+            refuse_line_breaks(display_name, "a display name")
+            text = f"{quote(display_name)} <{uri}>" if display_name else f"<{uri}>"
+            address = cls(text + "".join(_printed(name, value) for name, value in _pairs(parameters)))
+        except MessageSyntaxError as fault:
+            raise ValueError(f"these components make no address: {fault.reason}") from None
+        address._uri = uri
+        return address
 
     @property
     def display_name(self) -> str:
         """The display name without quotes and escapes; empty if there is none."""
-        if self._display.startswith('"'):
-            return _QUOTED_PAIR.sub(r"\1", self._display[1:-1])
-        return self._display.strip(" \t")
+        return unquote(self._display.strip(" \t"))
 
     @property
     def uri(self) -> URI:
@@ -239,6 +379,13 @@ class NameAddr:
         """The tag parameter, or None (19.3)."""
         return self.parameters.get("tag")
 
+    def _key(self) -> tuple[object, ...]:
+        try:
+            uri: URI | str = self.uri
+        except MessageSyntaxError:
+            uri = self.uri_text  # a fault for who asks for the URI (8.2.2), not for who compares
+        return uri, self.display_name, _comparable(self.parameters)
+
     def __str__(self) -> str:
         return self.text
 
@@ -246,16 +393,45 @@ class NameAddr:
         return f"<{type(self).__name__} {self.text!r}>"
 
 
-class Contact(NameAddr):
-    """One value of a Contact header field (20.10)."""
+class Contact(NameAddr, FieldValue):
+    """One value of a Contact header field (20.10); the ``*`` of a REGISTER is one whose `uri` is malformed."""
 
     __slots__ = ()
+
+    field = "Contact"
+    is_list = True
+
+    @classmethod
+    def build(
+        cls,
+        uri: URI | str,
+        display_name: str = "",
+        parameters: _Parameters = (),
+        *,
+        q: float | None = None,
+        expires: int | None = None,
+    ) -> Self:
+        """Return the value of these components, as `NameAddr.build` does.
+
+        *q* is the preference from 0 to 1, of which three digits are kept, *expires* is in seconds (20.10).
+        """
+        pairs = _pairs(parameters)
+        if q is not None:
+            if not 0 <= q <= 1:
+                raise ValueError("q has to be from 0 to 1")
+            digits = f"{q:.3f}"
+            pairs.append(("q", digits.rstrip("0").rstrip(".")))
+        if expires is not None:
+            if not isinstance(expires, int) or not 0 <= expires <= 0xFFFFFFFF:
+                raise ValueError("expires has to be a whole number from 0 to 2**32-1")
+            pairs.append(("expires", f"{expires:d}"))
+        return super().build(uri, display_name, pairs)
 
     @property
     def q(self) -> float | None:
         """The preference from 0 to 1, or None if absent or malformed."""
-        value = self.parameters.get("q")
-        if value is None or _QVALUE.fullmatch(value) is None:
+        value = unquote(self.parameters.get("q") or "")  # RFC 2543 had it in quotes
+        if _QVALUE.fullmatch(value) is None:
             return None
         return min(float(value), 1.0)
 
@@ -264,14 +440,16 @@ class Contact(NameAddr):
         """The expires parameter in seconds, or None if absent; a malformed one counts as 3600 (8.3, 20.10)."""
         if "expires" not in self.parameters:
             return None
-        seconds = delta_seconds(self.parameters["expires"])
+        seconds = delta_seconds(unquote(self.parameters["expires"] or ""))  # RFC 2543 had it in quotes
         return 3600 if seconds is None else seconds
 
 
-class CSeq:
-    """A CSeq header field (20.16): `number` and `method`."""
+class CSeq(FieldValue):
+    """A CSeq header field (20.16): `number` and `method`; equal to another of the same."""
 
     __slots__ = ("method", "number")
+
+    field = "CSeq"
 
     number: int
     method: str
@@ -284,6 +462,18 @@ class CSeq:
         self.number = int(number)
         if self.number > 0xFFFFFFFF:
             raise MessageSyntaxError("Malformed CSeq header field")
+
+    @classmethod
+    def build(cls, number: int, method: str) -> Self:
+        """Return the CSeq of these; raises `ValueError` for a number above 2**32-1 and a method that is no token."""
+        if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFF:
+            raise ValueError("a CSeq number has to be a whole number from 0 to 2**32-1")
+        if TOKEN.fullmatch(method) is None:
+            raise ValueError("a method has to be a token")
+        return cls(f"{number:d} {method}")
+
+    def _key(self) -> tuple[object, ...]:
+        return self.number, self.method
 
     def __str__(self) -> str:
         return f"{self.number} {self.method}"

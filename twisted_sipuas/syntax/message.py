@@ -314,7 +314,8 @@ class Response:
         rows = self._rows
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
             refuse_line_breaks(to_tag, "a To tag")
-            rows = [(name, f"{value};tag={to_tag}" if name in _TO_NAMES else value) for name, value in rows]
+            tag = f";tag={to_tag}"
+            rows = [(name, value.rstrip("; \t") + tag if name in _TO_NAMES else value) for name, value in rows]
         if (
             server
             and refuse_line_breaks(server, "a Server header field")

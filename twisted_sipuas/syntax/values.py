@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
-from twisted_sipuas.syntax.fields import TOKEN, delta_seconds, parse_parameters, quote
+from twisted_sipuas.syntax.fields import TOKEN, delta_seconds, parse_parameters, quote, unquote
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["HeaderValue", "frozen_parameters", "plain_parameters", "print_parameters", "seconds", "token", "unquote"]
-
-_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
 class HeaderValue:
@@ -84,11 +81,6 @@ def seconds(text: str | None) -> int:
     if number is None:
         raise ValueError("no delta-seconds")
     return number
-
-
-def unquote(text: str) -> str:
-    """Return what *text*, a token or a quoted-string, stands for: without quotes and escapes (25.1)."""
-    return _QUOTED_PAIR.sub(r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def plain_parameters(text: str) -> dict[str, str | None]:
