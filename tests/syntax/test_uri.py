@@ -505,3 +505,31 @@ def test_canonical_domain_refuses(text: str) -> None:
     """What is no domain and no address is our caller's mistake, empty labels among it (25.1)."""
     with pytest.raises(ValueError):
         canonical_domain(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    {
+        "sip:+12015550123;npdi;RN=%2B1201@gw.example;user=phone": {"npdi": None, "rn": "+1201"},
+        "sip:7042;isub=1=2;isub=3;phone-context=example.com@h": {"isub": "1=2", "phone-context": "example.com"},
+        "sip:alice;@h": {},
+        "sip:alice@h;user=phone": {},
+        "sip:h": {},
+    }.items(),
+)
+def test_user_parameters(text: str, parameters: dict[str, str | None]) -> None:
+    """A telephone number in the user part keeps its own parameters there (19.1.6, RFC 4694)."""
+    assert SIPURI(text).user_parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("sip:h", ()),
+        ("sip:h?Subject=a%20b&Priority=urgent", (("Subject", "a b"), ("Priority", "urgent"))),
+        ("sip:h?Route=%3Csip:x%3E&empty=&bare", (("Route", "<sip:x>"), ("empty", ""), ("bare", ""))),
+    ],
+)
+def test_header_fields(text: str, fields: tuple[tuple[str, str], ...]) -> None:
+    """What stands behind the question mark is names and values, with their escapes undone (19.1.1)."""
+    assert SIPURI(text).header_fields == fields

@@ -284,6 +284,25 @@ class SIPURI(URI):
             raise ValueError("a component of a SIP URI must not hold another")
         return uri
 
+    @property
+    def user_parameters(self) -> Mapping[str, str | None]:
+        """The parameters inside the user part, as a telephone number has them (19.1.6): ``isub``, ``npdi``, ``rn``.
+
+        Names are in lower case; of two of one name the first counts.
+        """
+        parameters: dict[str, str | None] = {}
+        for parameter in (self.user or "").split(";")[1:]:
+            name, equals, value = parameter.partition("=")
+            if name:
+                parameters.setdefault(unescape(name).lower(), unescape(value) if equals else None)
+        return parameters
+
+    @property
+    def header_fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields behind the ``?`` as names and values, unescaped (19.1.1); never to be acted on unread."""
+        pairs = (header.partition("=") for header in (self.headers or "").split("&") if header)
+        return tuple((unescape(name), unescape(value)) for name, _, value in pairs)
+
     def equivalent(self, other: URI) -> bool:
         """Whether *other* is equivalent by RFC 3261, 19.1.4."""
         if not isinstance(other, SIPURI):
