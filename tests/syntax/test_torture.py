@@ -311,3 +311,11 @@ def test_three_colons() -> None:
     """Three colons before an embedded IPv4 address mean two (RFC 5118, 4.10)."""
     three, two = request("rfc5118-ipv6-bug-abnf-3-colons").uri, request("rfc5118-ipv6-correct-abnf-2-colons").uri
     assert three.equivalent(two)
+
+
+@pytest.mark.parametrize("name", [name for name in named("") if name.startswith("rfc5118-")])
+def test_archive_of_rfc_5118_as_it_is(name: str) -> None:
+    """The archive of RFC 5118 ends its lines in LF alone; such a message is refused, and is no worse than that (7)."""
+    with pytest.raises(MessageSyntaxError) as caught:
+        parse_message(octets(name).replace(b"\r\n", b"\n"))
+    assert caught.value.request is None
