@@ -113,7 +113,7 @@ class Headers:
     def parse(cls, lines: Iterable[str]) -> tuple[Headers, MessageSyntaxError | None]:
         """Return the header section of *lines* (unfolded, without line ends), and the first fault found or None.
 
-        A faulty line is left out, so that a request can be answered in spite of it.
+        A faulty line is left out; whether it matters is for the caller to say (8.2.2).
         """
         headers = cls.__new__(cls)
         rows = headers._rows = []

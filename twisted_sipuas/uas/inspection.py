@@ -79,7 +79,7 @@ def require(server: Role, request: Request, flow: IFlow) -> None:
     if "Require" not in request.headers:
         return
     try:
-        tags = request.headers.values("Require")
+        tags = request.headers.values("Require")  # not the typed `Require`: Unsupported repeats the client's spelling
     except MessageSyntaxError as fault:
         raise SIPError(400, fault.reason, rule="8.2.2.3-1") from None
     if not all(map(TOKEN.fullmatch, tags)):
