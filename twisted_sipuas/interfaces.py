@@ -7,6 +7,7 @@ Code that users write may return a value, a `Deferred` or a coroutine. What user
 from __future__ import annotations
 
 import enum
+import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,14 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    @property
+    def network(self) -> str:
+        """What bounds per source count by: an IPv4 address, or the IPv6 network of 64 bits that a site has at least."""
+        if ":" not in self.host:
+            return self.host
+        packed = ipaddress.IPv6Address(self.host).packed
+        return str(ipaddress.IPv6Address(packed[:8] + bytes(8)))
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -44,7 +53,7 @@ class EndReason(enum.Enum):
     """Why a server transaction came to its end."""
 
     ANSWERED = "answered"
-    """A final response was sent and, where one is owed, its ACK came."""
+    """A final response was sent and, where one is waited for, its ACK came."""
     CANCELLED = "cancelled"
     """A CANCEL ended it, and the 487 was acknowledged."""
     ACK_TIMEOUT = "ACK timeout"
@@ -62,16 +71,21 @@ class IFlow(Interface):
 
     transport = Attribute("The name for a Via: ``UDP``, ``TCP`` or ``TLS``.")
     is_reliable = Attribute("Whether the transport delivers every octet, once and in order, or says that it cannot.")
-    local_address = Attribute("Our `Address`.")
-    remote_address = Attribute("The peer's `Address`, as seen on the packet or the connection.")
+    local_address = Attribute("Our `Address`: the one that the message came to, where the system tells.")
+    advertised_address = Attribute("The `Address` that others are to be told; its host may be a name.")
+    remote_address = Attribute("The peer's `Address`, as seen on the packet, the connection or in a PROXY header.")
     peer_certificate = Attribute("The peer's certificate on TLS, if it showed one, else None.")
+    peer_identities = Attribute("The SIP domains that this certificate is for, in lower case (RFC 5922, 7.1).")
     closed = Attribute("Whether nothing can be sent any more.")
 
     def send(data: bytes) -> None:
         """Send *data*, one whole message; raises `TransportError` if that is impossible."""
 
-    def towards(address: Address) -> IFlow:
-        """Return the flow to *address* by the same socket; a connection leads to its peer alone and returns itself."""
+    def towards(address: Address, ttl: int | None = None) -> IFlow:
+        """Return the flow to *address* by the same socket; a connection leads to its peer alone and returns itself.
+
+        *ttl* is the time to live of datagrams, 0 to 255; by default the system's.
+        """
 
 
 class IMessageReceiver(Interface):
@@ -83,6 +97,9 @@ class IMessageReceiver(Interface):
     def syntax_error_received(error: MessageSyntaxError, flow: IFlow) -> None:
         """Take notice of bytes on *flow* that are no SIP message; `error.request` is what can be refused of them."""
 
+    def sending_failed(octets: bytes, flow: IFlow) -> None:
+        """What went out on *flow* did not arrive (18.4): *octets* are its first ones, as the network quotes them."""
+
 
 class IServerTransaction(Interface):
     """One request and its answer (RFC 3261, 17.2), as a transaction user sees it; stateless ones look the same."""
@@ -91,6 +108,7 @@ class IServerTransaction(Interface):
     flow = Attribute("The `IFlow` that the request came on.")
     to_tag = Attribute("The tag that this transaction puts into To (8.2.6.2).")
     is_stateful = Attribute("False for a stateless server (8.2.7).")
+    is_merged = Attribute("Whether its request came by another way too, and is in progress there (8.2.2.2).")
     identity = Attribute("Who sent the request, once an `IAuthenticator` said so; else None.")
     dialog = Attribute("The dialog that the request belongs to; kept for the transaction user.")
     cancelled = Attribute("Whether a CANCEL came for it.")

@@ -69,7 +69,9 @@ class RecordingFlow:
         self.is_reliable = transport != "UDP"
         self.remote_address = Address(*remote_address)
         self.local_address = Address(*local_address)
-        self.peer_certificate = None
+        self.advertised_address = self.local_address
+        self.peer_certificate: object = None
+        self.peer_identities: tuple[str, ...] = ()
         self.closed = False
         self.failure: str | None = None
         self.sent: list[tuple[bytes, Address]] = []
@@ -85,8 +87,8 @@ class RecordingFlow:
             raise TransportError(self.failure)
         self.sent.append((data, self.remote_address))
 
-    def towards(self, address: Address) -> RecordingFlow:
-        """See `IFlow`; what is sent on the flow returned is in this one's `sent` too."""
+    def towards(self, address: Address, ttl: int | None = None) -> RecordingFlow:
+        """See `IFlow`; what is sent on the flow returned is in this one's `sent` too. *ttl* changes nothing."""
         flow = RecordingFlow(self.transport, address, self.local_address)
         flow.sent = self.sent
         flow.failure = self.failure

@@ -8,22 +8,23 @@ from twisted.internet.task import Clock
 from twisted_sipuas.syntax.fields import CSeq
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.layer import TransactionLayer
+from twisted_sipuas.transaction.stateless import StatelessLayer
 
 _TOLD = {"request_received": "request", "ack_received": "ack", "transaction_cancelled": "cancelled"}
 
 
 class Stack:
-    """A transaction layer, its transaction user, and one flow to a client.
+    """A transaction layer, its transaction user, and one flow to a client. With *is_stateless* it is the stateless one.
 
     `receive` injects a request, `respond` answers the first one, `step` lets time pass. `sent` and `told` say what
     came of it since they were last asked: ``["302", "200 CANCEL"]``, ``["request", "ended: answered"]``.
     """
 
-    def __init__(self, transport="UDP", answer=None, *, user=None, **options):
+    def __init__(self, transport="UDP", answer=None, *, user=None, is_stateless=False, **options):
         self.clock = Clock()
         self.flow = RecordingFlow(transport)
         self.user = RecordingTransactionUser(answer) if user is None else user
-        self.layer = TransactionLayer(self.user, self.clock, **options)
+        self.layer = (StatelessLayer if is_stateless else TransactionLayer)(self.user, self.clock, **options)
         self.request = None
         self._sent = self._told = 0
 
@@ -31,11 +32,12 @@ class Stack:
         """Inject a request of *method*; *fields* are those of `make_request`."""
         return self.inject(make_request(method, transport=self.flow.transport, **fields))
 
-    def inject(self, request):
-        """Inject *request*."""
+    def inject(self, request, flow=None):
+        """Inject *request*, on *flow* if it is another one."""
         if self.request is None:
             self.request = request
-        self.layer.request_received(request, self.flow, self.flow)
+        flow = flow or self.flow
+        self.layer.request_received(request, flow, flow)
         return request
 
     def respond(self, status, **fields):
@@ -82,7 +84,9 @@ class Stack:
         """Stop the layer, and return what it leaves behind: transactions owed, waiting, and calls on the clock."""
         self.layer.stop()
         counters = self.layer.counters
-        return counters["owed"], counters["waiting"], self.clock.getDelayedCalls()
+        assert not getattr(self.layer, "_merged", {}), "the index of merged requests"
+        assert not counters.get("unacknowledged_sources"), "the account of unacknowledged responses"
+        return counters["owed"], counters.get("waiting", 0), self.clock.getDelayedCalls()
 
 
 def _of_cancel(response):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.transaction.figures import Figures
 from twisted_sipuas.transaction.server import State
 from twisted_sipuas.transaction.timers import Timers
 
@@ -140,63 +141,28 @@ RELIABLE["Completed"] = {
     "Timer H, L": ("", TERMINATED, "ended: ACK timeout"),
 }
 
-FIGURES = {"UDP": UNRELIABLE, "TCP": RELIABLE}
-CELLS = [
-    pytest.param(transport, situation, event, id=f"{transport}-{situation}-{event}")
-    for transport, figure in FIGURES.items()
-    for situation, row in figure.items()
-    for event in row
-]
-
-
-def in_situation(stack, situation):
-    """Bring the transaction into *situation*, and forget what was sent and told on the way."""
-    stack.receive("INVITE")
-    for event in SITUATIONS[situation][1]:
-        INPUTS[event](stack)
-    stack.sent(), stack.told()
-    assert stack.transaction.state is SITUATIONS[situation][0]
+FIGURES = Figures("INVITE", SITUATIONS, INPUTS, UNRELIABLE, RELIABLE)
 
 
 def test_figures_are_total():
     """Figure 7 as held here has every state but Trying, which is not an INVITE's, with every input (17.2.1)."""
-    assert {state for state, _ in SITUATIONS.values()} == set(State) - {State.TRYING}
-    assert set(UNRELIABLE) == set(SITUATIONS)
-    assert set(RELIABLE) == set(SITUATIONS) - {"Confirmed"}
-    for figure in FIGURES.values():
-        assert all(set(row) == set(INPUTS) for row in figure.values())
+    FIGURES.check_is_total(set(State) - {State.TRYING}, {"Confirmed"})
 
 
 @pytest.mark.requirement("17.2.1-1", "17.2.1-5", "17.2.1-6", "17.2.1-7", "17.2.1-8", "17.2.1-9", "17.2.1-10")
 @pytest.mark.requirement("17.2.1-11", "17.2.1-15", "17.2.1-16", "17.2.1-17", "17.2.1-18", "17.2.1-19", "17.2.1-21")
 @pytest.mark.requirement("17.2.1-22", "17.2.3-6", "6026-1", "6026-2", "6026-3", "6026-4", "9.2-5", "9.2-8")
-@pytest.mark.parametrize(("transport", "situation", "event"), CELLS)
+@pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
 def test_figure(new_stack, transport, situation, event):
     """Each state answers each input with what figure 7 and RFC 6026 say: sent, next state, told (17.2.1)."""
-    stack = new_stack(transport)
-    in_situation(stack, situation)
-
-    INPUTS[event](stack)
-
-    sent, state, told = FIGURES[transport][situation][event]
-    assert (", ".join(stack.sent()), stack.transaction.state, ", ".join(stack.told())) == (sent, state, told)
+    FIGURES.check(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
-@pytest.mark.parametrize(("transport", "situation", "event"), CELLS)
+@pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
 def test_figure_when_sending_fails(new_stack, transport, situation, event):
     """Where a response is due and cannot be sent, the transaction user is told and the state is Terminated (17.2.4)."""
-    stack = new_stack(transport)
-    in_situation(stack, situation)
-    stack.flow.failure = "no route to host"
-
-    INPUTS[event](stack)
-
-    sent, state, told = FIGURES[transport][situation][event]
-    if sent and "CANCEL" not in sent:
-        state, told = TERMINATED, "ended: transport failed"
-    assert (", ".join(stack.sent()), stack.transaction.state, ", ".join(stack.told())) == ("", state, told)
-    assert stack.layer.counters["send_failures"] == bool(sent)
+    FIGURES.check_when_sending_fails(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.1-14", "17.2.1-18", "17.2.1-19")

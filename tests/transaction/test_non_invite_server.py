@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.transaction.figures import Figures
 from twisted_sipuas.transaction.server import State
 from twisted_sipuas.transaction.timers import Timers
 
@@ -105,66 +106,31 @@ RELIABLE = {
     "Terminated": UNRELIABLE["Terminated"],
 }
 
-FIGURES = {"UDP": UNRELIABLE, "TCP": RELIABLE}
-CELLS = [
-    pytest.param(transport, situation, event, id=f"{transport}-{situation}-{event}")
-    for transport, figure in FIGURES.items()
-    for situation, row in figure.items()
-    for event in row
-]
-
-
-def in_situation(stack, situation):
-    """Bring the transaction into *situation*, and forget what was sent and told on the way."""
-    stack.receive("MESSAGE")
-    for event in SITUATIONS[situation][1]:
-        INPUTS[event](stack)
-    stack.sent(), stack.told()
-    assert stack.transaction.state is SITUATIONS[situation][0]
+FIGURES = Figures("MESSAGE", SITUATIONS, INPUTS, UNRELIABLE, RELIABLE)
 
 
 def test_figures_are_total():
     """Figure 8 as held here has every state that is not an INVITE's, with every input (17.2.2)."""
-    assert {state for state, _ in SITUATIONS.values()} == set(State) - {State.CONFIRMED, State.ACCEPTED}
-    assert set(UNRELIABLE) == set(SITUATIONS)
-    assert set(RELIABLE) == set(SITUATIONS) - {"Completed", "silent"}
-    for figure in FIGURES.values():
-        assert all(set(row) == set(INPUTS) for row in figure.values())
+    FIGURES.check_is_total(set(State) - {State.CONFIRMED, State.ACCEPTED}, {"Completed", "silent"})
 
 
 @pytest.mark.requirement("17.2.2-1", "17.2.2-2", "17.2.2-3", "17.2.2-4", "17.2.2-5", "17.2.2-6", "17.2.2-7")
 @pytest.mark.requirement("17.2.2-8", "17.2.2-10", "17.2.2-11", "17.2.2-12", "17.2.2-13")
 @pytest.mark.requirement("4320-1", "4320-2", "4320-3", "4320-4", "9.2-7", "9.2-8")
-@pytest.mark.parametrize(("transport", "situation", "event"), CELLS)
+@pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
 def test_figure(new_stack, transport, situation, event):
     """Each state answers each input with what figure 8 and RFC 4320 say: sent, next state, told (17.2.2)."""
-    stack = new_stack(transport)
-    in_situation(stack, situation)
-
-    INPUTS[event](stack)
-
-    sent, state, told = FIGURES[transport][situation][event]
-    assert (", ".join(stack.sent()), stack.transaction.state, ", ".join(stack.told())) == (sent, state, told)
+    FIGURES.check(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
-@pytest.mark.parametrize(("transport", "situation", "event"), CELLS)
+@pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
 def test_figure_when_sending_fails(new_stack, transport, situation, event):
     """Where a response is due and cannot be sent, the transaction user is told and the state is Terminated (17.2.4)."""
-    stack = new_stack(transport)
-    in_situation(stack, situation)
-    stack.flow.failure = "no route to host"
-
-    INPUTS[event](stack)
-
-    sent, state, told = FIGURES[transport][situation][event]
-    if sent and "CANCEL" not in sent:
-        state, told = TERMINATED, "ended: transport failed"
-    assert (", ".join(stack.sent()), stack.transaction.state, ", ".join(stack.told())) == ("", state, told)
-    assert stack.layer.counters["send_failures"] == bool(sent)
+    FIGURES.check_when_sending_fails(new_stack(transport), situation, event)
 
 
-@pytest.mark.requirement("17.2.2-9", "17.2.2-10", "17.2.2-12")
+@pytest.mark.requirement("17.2.2-9", "17.2.2-10", "17.2.2-12", "17.2.2-13")
 def test_timer_j_on_unreliable_transports(new_stack):
     """For 64*T1 each retransmission brings back the final response; then it is a new request (17.2.2)."""
     stack = new_stack("UDP")

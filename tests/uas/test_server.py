@@ -72,7 +72,9 @@ class Call:
         self.service = SIPService(self.clock, self.server)
         self.flow = RecordingFlow()
 
-    def send(self, *arguments, **options):
+    def send(self, *arguments, branch="z9hG4bK1", **options):
+        """Inject a request; with another branch it is of another call, unless *call_id* says otherwise."""
+        options = {"call_id": branch, **options, "branch": branch}
         self.service.message_received(make_request(*arguments, **options), self.flow)
         return self
 

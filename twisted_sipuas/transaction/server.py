@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
 from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.transaction.queues import Timed, TimerQueue
+from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
 
 _TIMESTAMP = re.compile(r"[0-9]+(?:\.[0-9]*)?(?=[ \t]|$)")
@@ -26,18 +29,31 @@ class Keeper(Protocol):
     clock: IReactorTime
     timers: Timers
     server_header: str | None
+    sources: Sources
 
     def register(self, transaction: ServerTransaction) -> None:
         """The transaction will absorb retransmissions from now on."""
 
-    def waits(self, transaction: ServerTransaction) -> None:
-        """Nothing is owed any more; the transaction only waits out a timer."""
+    def queue(self, seconds: float) -> TimerQueue[Timed]:
+        """The queue for what has to happen in so many *seconds*."""
+
+    def waits(self, transaction: ServerTransaction, seconds: float) -> None:
+        """Nothing is owed any more; the transaction only waits out *seconds*."""
 
     def ended(self, transaction: ServerTransaction, reason: EndReason) -> None:
         """The transaction is Terminated."""
 
+    def sent_once(self) -> None:
+        """A final response went out that will not be resent, since its source has too many of them already."""
+
+    def is_merged(self, transaction: ServerTransaction) -> bool:
+        """Whether the request of *transaction* is in another transaction too (8.2.2.2)."""
+
     def stateless_tag(self, request: Request) -> str:
         """The To tag for a response that leaves nothing behind (8.2.7)."""
+
+    def redeliver(self, octets: bytes, route: IFlow) -> bool:
+        """Whether there is another way for *octets*, which *route* could not take (18.2.2)."""
 
 
 class State(enum.Enum):
@@ -58,10 +74,11 @@ class State(enum.Enum):
 
 
 @implementer(IServerTransaction)
-class ServerTransaction:
-    """What both machines share: one request, the way back, one running timer a purpose.
+class ServerTransaction(Timed):
+    """What both machines share: one request, the way back, and one timer, which is that of the state.
 
-    *key* is what the layer finds the transaction by; *to_tag* the tag of all its responses (8.2.6.2).
+    *key* and the request's method are what the layer finds the transaction by; *to_tag* is the tag of all its responses
+    (8.2.6.2); *merge_key* what its request has in common with merged ones, or None if it is not compared (8.2.2.2).
     """
 
     __slots__ = (
@@ -69,13 +86,13 @@ class ServerTransaction:
         "_keeper",
         "_last_response",
         "_route",
-        "_timer",
         "cancelled",
         "dialog",
         "flow",
         "identity",
         "is_registered",
         "key",
+        "merge_key",
         "method",
         "outcome",
         "request",
@@ -86,11 +103,22 @@ class ServerTransaction:
     is_stateful = True
     initial_state: State
 
-    def __init__(self, key: str, request: Request, to_tag: str, flow: IFlow, route: IFlow, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        key: str,
+        request: Request,
+        to_tag: str,
+        flow: IFlow,
+        route: IFlow,
+        keeper: Keeper,
+        merge_key: int | None = None,
+    ) -> None:
+        self._queue = None
         self.key = key
-        self.method = request.method
+        self.method = sys.intern(request.method)  # one text for all that wait
         self.request: Request | None = request
         self.to_tag = to_tag
+        self.merge_key = merge_key
         self.flow = flow
         self.identity: object = None
         self.dialog: object = None
@@ -101,7 +129,6 @@ class ServerTransaction:
         self._route = route
         self._keeper = keeper
         self._last_response: bytes | None = None
-        self._timer: IDelayedCall | None = None
         self._cancel_waiters: list[Deferred[None]] | None = None
 
     @property
@@ -110,9 +137,15 @@ class ServerTransaction:
         return self.state is State.TERMINATED
 
     @property
+    def is_merged(self) -> bool:
+        """See `IServerTransaction`."""
+        return self._keeper.is_merged(self)
+
+    @property
     def octets(self) -> int:
         """The length of the response that is kept to be sent again."""
-        return len(self._last_response or b"")
+        response = self._last_response
+        return 0 if response is None else len(response)
 
     @property
     def is_owed(self) -> bool:
@@ -123,8 +156,18 @@ class ServerTransaction:
         """The transaction user has seen the request and has not sent a final response yet."""
         raise NotImplementedError
 
-    def retransmission_received(self) -> None:
-        """The request came again."""
+    def retransmission_received(self, flow: IFlow, route: IFlow) -> None:
+        """The request came again, on *flow*, with *route* as the way back.
+
+        Where the old flow is closed, one of the same kind from the same host takes its place.
+        """
+        old = self.flow
+        if old.closed and flow.is_reliable == old.is_reliable and flow.remote_address.host == old.remote_address.host:
+            self.flow = flow
+            self._route = route
+        self._answer_retransmission()
+
+    def _answer_retransmission(self) -> None:
         raise NotImplementedError
 
     def respond(self, response: Response) -> None:
@@ -137,13 +180,7 @@ class ServerTransaction:
             self.respond(response)
             return
         assert self.request is not None
-        data = response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header)
-        reason = EndReason.ANSWERED
-        try:
-            self._route.send(data)
-        except TransportError:
-            reason = EndReason.TRANSPORT_FAILED
-        self._terminate(reason)
+        self._send_and_forget(response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header))
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -158,11 +195,17 @@ class ServerTransaction:
         waiter: Deferred[None] = Deferred()
         if self.cancelled:
             waiter.callback(None)
-        elif self.state is not State.TERMINATED:
+        elif self.request is not None:
             if self._cancel_waiters is None:
                 self._cancel_waiters = []
             self._cancel_waiters.append(waiter)
         return waiter
+
+    def response_lost(self) -> None:
+        """The latest response did not arrive: send it another way, or end if there is none (18.4, 17.2.4)."""
+        response = self._last_response
+        if response is None or not self._keeper.redeliver(response, self._route):
+            self.abandon(EndReason.TRANSPORT_FAILED)
 
     def abandon(self, reason: EndReason) -> None:
         """End the transaction now, whatever is owed."""
@@ -176,40 +219,53 @@ class ServerTransaction:
     def _trying(self, due: float, rule: str) -> Response:
         """Return the 100 that was *due* so many seconds after the request, and is sent as the timer fires."""
         assert self.request is not None, "the timer stops with the final response"
-        assert self._timer is not None, "it has just fired"
-        delay = self._keeper.clock.seconds() - (self._timer.getTime() - due)
+        delay = self._keeper.clock.seconds() - (self._due - due)
         return self.request.response(100, headers=_timestamp(self.request, delay), rule=rule)
 
     def _send(self, data: bytes | None) -> None:
-        """Send *data* (None: say nothing) and keep it as the latest response; a failure ends the transaction."""
-        self._last_response = data
+        """Send *data* (None: say nothing), and keep it where it may have to be sent again.
+
+        A failure ends the transaction.
+        """
+        if self.state is not State.ACCEPTED:
+            self._last_response = data
         if not self.is_registered:
-            self.is_registered = True
             self._keeper.register(self)
-        self._resend()
+        if data is not None and not self._is_sent(data):
+            self._terminate(EndReason.TRANSPORT_FAILED)  # 17.2.4
 
     def _resend(self) -> None:
-        if self._last_response is None:
-            return
+        if self._last_response is not None:
+            self._send(self._last_response)
+
+    def _send_and_forget(self, data: bytes | None) -> None:
+        """Send *data*, the final response (None: say nothing), and be over: nothing is resent, nothing absorbed."""
+        is_sent = data is None or self._is_sent(data)
+        self._terminate(self.outcome if is_sent else EndReason.TRANSPORT_FAILED)
+
+    def _is_sent(self, data: bytes) -> bool:
+        """Send *data*; returns whether it went out, or another way is being tried (18.2.2)."""
         try:
-            self._route.send(self._last_response)
-        except TransportError:  # 17.2.4
-            self._terminate(EndReason.TRANSPORT_FAILED)
+            self._route.send(data)
+        except TransportError:
+            return self._keeper.redeliver(data, self._route)
+        return True
+
+    def _finish(self, state: State) -> None:
+        """Change to *state* with the final response; of the request only key and tag are needed from now on."""
+        self._enter(state)
+        self.request = None
+        self._cancel_waiters = None
 
     def _enter(self, state: State) -> None:
         """Change to *state*; the timers of the old state stop."""
         self.state = state
-        self._stop_timers()
-
-    def _stop_timers(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        if self._queue is not None:
+            self._queue.remove(self)
 
     def _terminate(self, reason: EndReason) -> None:
-        self._enter(State.TERMINATED)
-        self.request = None
-        self._cancel_waiters = None
+        self._finish(State.TERMINATED)
+        self._last_response = None
         self._keeper.ended(self, reason)
 
     def __repr__(self) -> str:
@@ -219,17 +275,28 @@ class ServerTransaction:
 class InviteServerTransaction(ServerTransaction):
     """The INVITE server transaction (17.2.1, figure 7, with the Accepted state of RFC 6026, figure 5).
 
-    A 300 to 699 is resent until its ACK comes; a 2xx is the transaction user's to resend.
+    A 300 to 699 is resent until its ACK comes, unless its source has too many of them unacknowledged (`Sources`); then
+    it is sent once. A 2xx is the transaction user's to resend.
     """
 
-    __slots__ = ("_retransmit_interval", "_timer_h")
+    __slots__ = ("_is_tag_ours", "_retransmission", "_source")
 
     initial_state = State.PROCEEDING
 
-    def __init__(self, key: str, request: Request, to_tag: str, flow: IFlow, route: IFlow, keeper: Keeper) -> None:
-        super().__init__(key, request, to_tag, flow, route, keeper)
-        self._retransmit_interval = 0.0
-        self._timer_h: IDelayedCall | None = None
+    def __init__(
+        self,
+        key: str,
+        request: Request,
+        to_tag: str,
+        flow: IFlow,
+        route: IFlow,
+        keeper: Keeper,
+        merge_key: int | None = None,
+    ) -> None:
+        super().__init__(key, request, to_tag, flow, route, keeper, merge_key)
+        self._is_tag_ours = request.to.tag is None
+        self._retransmission: _Retransmission | None = None
+        self._source: str | None = None
 
     @property
     def is_owed(self) -> bool:
@@ -239,25 +306,34 @@ class InviteServerTransaction(ServerTransaction):
     def start(self) -> None:
         """Send a 100 in 200 ms unless the transaction user is faster (17.2.1)."""
         if self.state is State.PROCEEDING and self._last_response is None:
-            self._timer = self._keeper.clock.callLater(self._keeper.timers.trying_delay, self._send_trying)
+            self._keeper.queue(self._keeper.timers.trying_delay).append(self)
 
-    def _send_trying(self) -> None:
-        self._send(self._octets(self._trying(self._keeper.timers.trying_delay, "17.2.1-2")))
+    def timed_out(self) -> None:
+        """The timer of the state fired: the 200 ms, or Timer H, I or L."""
+        if self.state is State.PROCEEDING:
+            self._send(self._octets(self._trying(self._keeper.timers.trying_delay, "17.2.1-2")))
+        elif self.state is State.COMPLETED:
+            self._terminate(EndReason.ACK_TIMEOUT)  # 17.2.1, Timer H: no ACK ever came
+        else:
+            # 17.2.1, Timer I: no more ACKs are to be expected; RFC 6026, 7.1, Timer L: no more INVITEs are.
+            self._terminate(self.outcome)
 
-    def retransmission_received(self) -> None:
+    def _answer_retransmission(self) -> None:
         """Resend the latest provisional, or in Completed the final response; else absorb it (17.2.1, RFC 6026)."""
         if self.state is State.PROCEEDING or self.state is State.COMPLETED:
             self._resend()
 
-    def ack_received(self) -> bool:
-        """Take an ACK; returns False in Accepted, where it is the transaction user's (RFC 6026, 7.1)."""
+    def ack_received(self, to_tag: str | None) -> bool:
+        """Take an ACK with *to_tag*; returns False in Accepted, where it is the transaction user's (RFC 6026, 7.1)."""
         if self.state is State.COMPLETED:
+            if self._source is not None and self._is_tag_ours and to_tag == self.to_tag:
+                self._keeper.sources.prove(self._source)
             self._enter(State.CONFIRMED)
             if self.flow.is_reliable:  # Timer I is zero
-                self._timer_i()
+                self._terminate(self.outcome)
             else:
-                self._timer = self._keeper.clock.callLater(self._keeper.timers.t4, self._timer_i)
-                self._keeper.waits(self)
+                self._last_response = None
+                self._keeper.waits(self, self._keeper.timers.t4)
         return self.state is not State.ACCEPTED
 
     def respond(self, response: Response) -> None:
@@ -266,71 +342,92 @@ class InviteServerTransaction(ServerTransaction):
         if self.state is State.PROCEEDING:
             data = self._octets(response)
             if status < 200:
-                self._stop_timers()
+                self.stop_waiting()
                 self._send(data)
             elif status < 300:
                 self._accept(data)
-            else:
+            elif self.flow.is_reliable or self._admits():
                 self._complete(data)
-        elif self.state is State.ACCEPTED and 200 <= status < 300:
-            self._send(self._octets(response))  # RFC 6026: the transaction user resends its 2xx through us
+            else:
+                self._respond_once(response, data)
+        elif self.state is State.ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
+            self._send(self._octets(response))
         # Completed, Confirmed, Terminated: the final response went out; this one is dropped.
 
     def _accept(self, data: bytes) -> None:
-        self._enter(State.ACCEPTED)
-        self.request = None
+        self._finish(State.ACCEPTED)
+        self._last_response = None
         if self.cancelled:
             self.outcome = EndReason.ANSWERED  # the transaction user took the call all the same
-        self._timer = self._keeper.clock.callLater(self._keeper.timers.lifetime, self._timer_l)
         self._send(data)
         if self.state is State.ACCEPTED:
-            self._keeper.waits(self)
+            self._keeper.waits(self, self._keeper.timers.lifetime)
 
     def _complete(self, data: bytes) -> None:
-        clock, timers = self._keeper.clock, self._keeper.timers
-        self._enter(State.COMPLETED)
-        self.request = None
+        keeper = self._keeper
+        self._finish(State.COMPLETED)
         if not self.flow.is_reliable:
-            self._retransmit_interval = timers.t1
-            self._timer = clock.callLater(timers.t1, self._timer_g)
-        self._timer_h = clock.callLater(timers.lifetime, self._ack_timed_out)
+            self._retransmission = _Retransmission(self, keeper)
+        keeper.queue(keeper.timers.lifetime).append(self)
         self._send(data)
 
-    def _timer_g(self) -> None:
-        """17.2.1: resend the response, at intervals that double up to T2."""
-        self._retransmit_interval = min(2 * self._retransmit_interval, self._keeper.timers.t2)
-        self._timer = self._keeper.clock.callLater(self._retransmit_interval, self._timer_g)
-        self._resend()
+    def _admits(self) -> bool:
+        """Whether the source may have one more response that is resent until its ACK comes."""
+        source = self._route.remote_address.network
+        if not self._keeper.sources.admit(source):
+            return False
+        self._source = source
+        return True
 
-    def _ack_timed_out(self) -> None:
-        """17.2.1, Timer H: no ACK ever came."""
-        self._terminate(EndReason.ACK_TIMEOUT)
+    def _respond_once(self, response: Response, data: bytes) -> None:
+        """Send the final *response*, of the octets *data*, and forget the transaction (8.2.7).
 
-    def _timer_i(self) -> None:
-        """17.2.1: no more retransmitted ACKs are to be expected."""
-        self._terminate(self.outcome)
+        A retransmission of the INVITE is then a new one, and where our tag was in no response yet, it is one that comes
+        out the same again.
+        """
+        assert self.request is not None
+        if self._is_tag_ours and self._last_response is None and not self.cancelled:
+            self.to_tag = self._keeper.stateless_tag(self.request)
+            data = self._octets(response)
+        self._keeper.sent_once()
+        self._send_and_forget(data)
 
-    def _timer_l(self) -> None:
-        """RFC 6026, 7.1: no more retransmitted INVITEs are to be expected."""
-        self._terminate(self.outcome)
+    def _enter(self, state: State) -> None:
+        if self._retransmission is not None:
+            self._retransmission.stop_waiting()
+            self._retransmission = None
+        if self._source is not None and self.state is State.COMPLETED:
+            self._keeper.sources.release(self._source)
+            self._source = None
+        self.state = state
+        if self._queue is not None:
+            self._queue.remove(self)
 
-    def _stop_timers(self) -> None:
-        super()._stop_timers()
-        if self._timer_h is not None and self._timer_h.active():
-            self._timer_h.cancel()
-        self._timer_h = None
+
+class _Retransmission(Timed):
+    """Timer G: resends the final response to an INVITE at intervals that double up to T2 (17.2.1)."""
+
+    __slots__ = ("_interval", "_keeper", "_transaction")
+
+    def __init__(self, transaction: InviteServerTransaction, keeper: Keeper) -> None:
+        self._queue = None
+        self._transaction = transaction
+        self._keeper = keeper
+        self._interval = keeper.timers.t1
+        keeper.queue(self._interval).append(self)
+
+    def timed_out(self) -> None:
+        self._interval = min(2 * self._interval, self._keeper.timers.t2)
+        self._keeper.queue(self._interval).append(self)
+        self._transaction._resend()
 
 
 class NonInviteServerTransaction(ServerTransaction):
     """The non-INVITE server transaction (17.2.2, figure 8, with the rules of RFC 4320)."""
 
-    __slots__ = ("_is_late",)
+    __slots__ = ()
 
     initial_state = State.TRYING
-
-    def __init__(self, key: str, request: Request, to_tag: str, flow: IFlow, route: IFlow, keeper: Keeper) -> None:
-        super().__init__(key, request, to_tag, flow, route, keeper)
-        self._is_late = flow.is_reliable
 
     @property
     def is_owed(self) -> bool:
@@ -340,13 +437,16 @@ class NonInviteServerTransaction(ServerTransaction):
     def start(self) -> None:
         """Send a 100 once a client's Timer E has reached T2, and never before (RFC 4320, 4.1)."""
         if self.state is State.TRYING:
-            self._timer = self._keeper.clock.callLater(self._keeper.timers.late_trying_delay, self._send_trying)
+            self._keeper.queue(self._keeper.timers.late_trying_delay).append(self)
 
-    def _send_trying(self) -> None:
-        self._is_late = True
-        self.respond(self._trying(self._keeper.timers.late_trying_delay, "4320-3"))
+    def timed_out(self) -> None:
+        """The timer of the state fired: that of the late 100, or Timer J."""
+        if self.state is State.TRYING:
+            self._proceed(self._octets(self._trying(self._keeper.timers.late_trying_delay, "4320-3")))
+        else:
+            self._terminate(self.outcome)  # 17.2.2, Timer J: no more retransmitted requests are to be expected
 
-    def retransmission_received(self) -> None:
+    def _answer_retransmission(self) -> None:
         """Resend the latest response, if there was one (17.2.2)."""
         self._resend()
 
@@ -358,28 +458,21 @@ class NonInviteServerTransaction(ServerTransaction):
         if not self.is_owed:
             return  # 17.2.2: any other final response is discarded
         if response.status < 200:
-            if response.status == 100 and self._is_late:
-                data = self._octets(response)
-                self._enter(State.PROCEEDING)
-                self._send(data)
+            if response.status == 100 and (self.flow.is_reliable or self.state is State.PROCEEDING):
+                self._proceed(self._octets(response))
             return
         final = None if response.status == 408 else self._octets(response)
-        self._enter(State.COMPLETED)
-        self.request = None
+        self._finish(State.COMPLETED)
         if self.flow.is_reliable:  # Timer J is zero: there are no retransmissions to absorb
-            self._last_response = final
-            self._resend()
-            if self.state is State.COMPLETED:
-                self._timer_j()
+            self._send_and_forget(final)
             return
-        self._timer = self._keeper.clock.callLater(self._keeper.timers.lifetime, self._timer_j)
         self._send(final)
         if self.state is State.COMPLETED:
-            self._keeper.waits(self)
+            self._keeper.waits(self, self._keeper.timers.lifetime)
 
-    def _timer_j(self) -> None:
-        """17.2.2: no more retransmitted requests are to be expected."""
-        self._terminate(self.outcome)
+    def _proceed(self, data: bytes) -> None:
+        self._enter(State.PROCEEDING)
+        self._send(data)
 
 
 def _timestamp(request: Request, delay: float) -> list[tuple[str, str]]:

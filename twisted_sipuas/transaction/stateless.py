@@ -1,24 +1,159 @@
-"""Answers that leave nothing behind (RFC 3261, 8.2.7)."""
+"""Answering without transactions: nothing is kept of a request that was answered (RFC 3261, 8.2.7)."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable
 
-from twisted_sipuas.syntax.message import Request
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
-__all__ = ["stateless_tag"]
+from twisted_sipuas.deferreds import call
+from twisted_sipuas.errors import MessageSyntaxError, TransportError
+from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction, ITransactionUser
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.transaction.base import BaseLayer, Redeliver, log_failure
+from twisted_sipuas.transaction.table import transaction_key
 
-# What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
-_IDENTIFYING = ("Via", "From", "To", "Call-ID", "CSeq")
+__all__ = ["StatelessLayer"]
 
 
-def stateless_tag(request: Request, secret: bytes) -> str:
-    """Return the To tag for *request* that every retransmission of it gets, and nobody can guess (8.2.7, 19.3).
+@implementer(IServerTransaction)
+class _StatelessTransaction:
+    """One request that is being answered; see `IServerTransaction`.
 
-    *secret* is the random key of the service, at most 64 octets.
+    Provisional responses are swallowed, the final one is sent once. It is never cancelled: a CANCEL is ignored (8.2.7).
     """
-    digest = hashlib.blake2b(key=secret, digest_size=8)
-    headers = request.headers
-    for name in _IDENTIFYING:
-        digest.update((headers.get(name) or "").encode("utf-8", "surrogateescape") + b"\n")
-    return digest.hexdigest()
+
+    __slots__ = ("_layer", "_route", "dialog", "flow", "identity", "key", "method", "outcome", "request", "to_tag")
+
+    is_stateful = False
+    is_merged = False
+    cancelled = False
+
+    def __init__(self, key: str, request: Request, flow: IFlow, route: IFlow, layer: StatelessLayer) -> None:
+        self.key = key
+        self.method = request.method
+        self.request: Request | None = request
+        self.to_tag = request.to.tag or layer.stateless_tag(request)
+        self.flow = flow
+        self.identity: object = None
+        self.dialog: object = None
+        self.outcome = EndReason.ANSWERED
+        self._route = route
+        self._layer = layer
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over and sends nothing any more."""
+        return self.request is None
+
+    def when_cancelled(self) -> Deferred[None]:
+        """See `IServerTransaction`; this one never fires."""
+        return Deferred()
+
+    def respond(self, response: Response) -> None:
+        """See `IServerTransaction`."""
+        if self.request is None or response.status < 200:
+            return  # 8.2.7: it must not send provisional responses, nor send a response again
+        if response.status == 408 and self.method != "INVITE":
+            self.abandon(self.outcome)  # RFC 4320, 4.2: the client has given up by itself
+            return
+        data = response.to_bytes(self.to_tag, self._layer.server_header)
+        try:
+            self._route.send(data)
+        except TransportError:
+            if not self._layer.redeliver(data, self._route):
+                self.abandon(EndReason.TRANSPORT_FAILED)
+                return
+        self.abandon(self.outcome)
+
+    def respond_statelessly(self, response: Response) -> None:
+        """See `IServerTransaction`."""
+        self.respond(response)
+
+    def abandon(self, reason: EndReason) -> None:
+        """End the transaction now, whatever is owed."""
+        if self.request is not None:
+            self.request = None
+            self._layer.ended(self, reason)
+
+    def __repr__(self) -> str:
+        return f"<stateless transaction {self.method}>"
+
+
+class StatelessLayer(BaseLayer):
+    """Stands between the transports and one transaction user, without keeping transactions (8.2.7).
+
+    It has the face of `TransactionLayer`, and a transaction user need not know which of them it has. ACK and CANCEL are
+    ignored. A retransmission is answered as if it were the first, with the same To tag; but while a handler is at the
+    first one, it is ignored. At most *max_transactions* may be so pending: more are refused with 503.
+
+    *server_header*, *redeliver* and *key* are as for `TransactionLayer`. Raises `ValueError` for a transaction user
+    with `needs_transactions`, such as a registrar: to it a retransmission is not the same again.
+    """
+
+    unanswered = frozenset(("ACK", "CANCEL"))
+
+    def __init__(
+        self,
+        transaction_user: ITransactionUser,
+        clock: IReactorTime,
+        *,
+        server_header: str | None = None,
+        max_transactions: int = 100_000,
+        redeliver: Redeliver | None = None,
+        key: bytes | None = None,
+    ) -> None:
+        if getattr(transaction_user, "needs_transactions", False):
+            raise ValueError(f"{type(transaction_user).__name__} cannot be stateless")
+        super().__init__(
+            transaction_user,
+            clock,
+            server_header=server_header,
+            max_transactions=max_transactions,
+            redeliver=redeliver,
+            key=key,
+        )
+        self._pending: dict[tuple[str, str], _StatelessTransaction] = {}
+
+    @property
+    def owed(self) -> int:
+        """How many requests have a handler that is at them."""
+        return len(self._pending)
+
+    def _transactions(self) -> Iterable[_StatelessTransaction]:
+        return list(self._pending.values())
+
+    def request_received(self, request: Request, flow: IFlow, route: IFlow) -> None:
+        """Hand *request* to the transaction user, unless it is at it already; *route* is the way back."""
+        if request.method in self.unanswered:
+            return
+        try:
+            key = transaction_key(request)
+        except MessageSyntaxError as fault:
+            self.refuse_malformed(request, fault, route)
+            return
+        if (key, request.method) in self._pending:
+            return
+        if self._is_full():
+            self._refuse(request, route)
+            return
+        transaction = _StatelessTransaction(key, request, flow, route, self)
+        self._tell(transaction, self._transaction_user.request_received, request, transaction)
+        if not transaction.ended:
+            self._pending[key, request.method] = transaction
+
+    def response_lost(self, octets: bytes) -> None:
+        """Nothing is left that could send a response again (8.2.7)."""
+
+    def sending_failed(self, octets: bytes) -> None:
+        """A response turned out undeliverable: nothing is left of it that could be told."""
+
+    def ended(self, transaction: _StatelessTransaction, reason: EndReason) -> None:
+        """Forget *transaction*, and tell the transaction user."""
+        self._pending.pop((transaction.key, transaction.method), None)
+        if reason is EndReason.TRANSPORT_FAILED:
+            self._counters["send_failures"] += 1
+        call(self._transaction_user.transaction_ended, transaction, reason, failed=log_failure)
+        self._check_drained()

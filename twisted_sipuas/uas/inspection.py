@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
-from twisted_sipuas.interfaces import IFlow
+from twisted_sipuas.interfaces import IFlow, IServerTransaction
 from twisted_sipuas.syntax.body import BodyPart, parse_body
 from twisted_sipuas.syntax.fields import TOKEN
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request
@@ -21,6 +21,7 @@ __all__ = [
     "Role",
     "content_type",
     "is_served",
+    "merged",
     "method",
     "request_uri_domain",
     "request_uri_scheme",
@@ -51,10 +52,10 @@ class Role(Protocol):
         """The media types that the handler of *method* understands, or None if it takes any."""
 
 
-Check = Callable[[Role, Request, IFlow], None]
+Check = Callable[[Role, Request, IServerTransaction], None]
 
 
-def method(server: Role, request: Request, flow: IFlow) -> None:
+def method(server: Role, request: Request, transaction: IServerTransaction) -> None:
     """8.2.1: a method that is not served gets 405, one nobody knows 501; both tell what is."""
     if request.method not in server.allow:
         known = request.method in KNOWN_METHODS
@@ -62,19 +63,25 @@ def method(server: Role, request: Request, flow: IFlow) -> None:
         raise SIPError(405 if known else 501, headers=[("Allow", ", ".join(server.allow))], rule=rule)
 
 
-def request_uri_scheme(server: Role, request: Request, flow: IFlow) -> None:
+def request_uri_scheme(server: Role, request: Request, transaction: IServerTransaction) -> None:
     """8.2.2.1: a scheme that is not supported gets 416."""
     if request.uri.scheme not in server.schemes:
         raise SIPError(416, rule="8.2.2.1-4")
 
 
-def request_uri_domain(server: Role, request: Request, flow: IFlow) -> None:
+def request_uri_domain(server: Role, request: Request, transaction: IServerTransaction) -> None:
     """8.2.2.1: a Request-URI in a domain that is not served gets 404."""
-    if not is_served(server, request.uri, flow):
+    if not is_served(server, request.uri, transaction.flow):
         raise SIPError(404, rule="8.2.2.1-5")
 
 
-def require(server: Role, request: Request, flow: IFlow) -> None:
+def merged(server: Role, request: Request, transaction: IServerTransaction) -> None:
+    """8.2.2.2: a request that came by another way before, and is in progress there, gets 482."""
+    if transaction.is_merged:
+        raise SIPError(482, rule="8.2.2.2-2")
+
+
+def require(server: Role, request: Request, transaction: IServerTransaction) -> None:
     """8.2.2.3: an option tag that is not supported gets 420, with Unsupported naming it and no other."""
     if "Require" not in request.headers:
         return
@@ -89,7 +96,7 @@ def require(server: Role, request: Request, flow: IFlow) -> None:
         raise SIPError(420, headers=[("Unsupported", ", ".join(unsupported))], rule="8.2.2.3-1")
 
 
-def content_type(server: Role, request: Request, flow: IFlow) -> None:
+def content_type(server: Role, request: Request, transaction: IServerTransaction) -> None:
     """8.2.3: a body part that is not optional, of a type or encoding that is not understood, gets 415.
 
     Accept or Accept-Encoding tells what is understood.
@@ -125,7 +132,8 @@ def _is_understood(part: BodyPart, accepted: frozenset[str]) -> bool:
 
 
 def is_served(server: Role, uri: URI, flow: IFlow) -> bool:
-    """Whether the host of *uri* is one of the server's domains or its own address; without domains, any is.
+    """Whether the host of *uri* is one of the server's domains or its own address, bound or advertised; without
+    domains, any is.
 
     Behind a wildcard address our own cannot be told, and every IP address is taken for one.
     """
@@ -134,7 +142,7 @@ def is_served(server: Role, uri: URI, flow: IFlow) -> bool:
     if not isinstance(uri, SIPURI):
         return False
     host = canonical_host(uri.host)
-    if host in server.domains:
+    if host in server.domains or host.strip("[]") == flow.advertised_address.host:
         return True
     try:
         address = ipaddress.ip_address(host.strip("[]"))

@@ -34,6 +34,7 @@ class RedirectServer(UserAgentServer):
     """
 
     # 8.3: features that are not understood are ignored, even methods. What cannot be looked up is refused even so.
+    # 8.2.2.2 is not for it: the branches of a forked request may all be redirected, and each to somewhere else.
     checks: ClassVar[tuple[inspection.Check, ...]] = (inspection.request_uri_scheme, inspection.request_uri_domain)
 
     def __init__(
@@ -67,6 +68,11 @@ class RedirectServer(UserAgentServer):
             held = getattr(location, "counters", {})
             counters.update({f"location_{number}_{name}": value for name, value in held.items()})
         return counters
+
+    @property
+    def needs_transactions(self) -> bool:
+        """Whether it is a registrar too; that one cannot be stateless (8.2.7)."""
+        return self.registrar is not None
 
     @property
     def services(self) -> tuple[IService, ...]:

@@ -36,6 +36,7 @@ class Registrar(UserAgentServer):
         inspection.method,
         inspection.request_uri_scheme,
         inspection.request_uri_domain,
+        inspection.merged,
         inspection.require,
     )
 
@@ -68,6 +69,11 @@ class Registrar(UserAgentServer):
     def counters(self) -> Mapping[str, int]:
         """See `UserAgentServer`."""
         return {**super().counters, **self._refused}
+
+    @property
+    def needs_transactions(self) -> bool:
+        """True: a retransmission would come as a REGISTER whose CSeq is not higher (8.2.7, 10.3)."""
+        return True
 
     @property
     def services(self) -> tuple[IService, ...]:

@@ -61,6 +61,7 @@ class UserAgentServer:
         inspection.method,
         inspection.request_uri_scheme,
         inspection.request_uri_domain,
+        inspection.merged,
         inspection.require,
         inspection.content_type,
     )
@@ -97,6 +98,11 @@ class UserAgentServer:
         self.clock = clock
         self._pending: dict[IServerTransaction, _Watched] = {}
         self._handler_timeouts = 0
+
+    @property
+    def needs_transactions(self) -> bool:
+        """Whether it cannot be run stateless, since a retransmission is not the same to it again (8.2.7)."""
+        return False
 
     @property
     def services(self) -> tuple[IService, ...]:
@@ -183,9 +189,8 @@ class UserAgentServer:
     # How an answer comes about
 
     def _inspect_and_handle(self, request: Request, transaction: IServerTransaction) -> object:
-        flow = transaction.flow
         for check in self.checks:
-            check(self, request, flow)
+            check(self, request, transaction)
         return self.handle(request, transaction)
 
     async def _authenticate(

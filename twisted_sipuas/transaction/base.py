@@ -1,0 +1,201 @@
+"""How is the transaction user asked, and what is answered in its place? The same with transactions and without."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import ClassVar, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_sipuas.deferreds import call
+from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
+from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
+from twisted_sipuas.syntax.message import Request, Response
+
+__all__ = ["BaseLayer", "Redeliver", "log_failure"]
+
+_log = Logger()
+
+_RETRY_AFTER = (("Retry-After", "5"),)
+_LONGEST_KEY = 64  # octets, as BLAKE2b takes it
+
+# What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
+_IDENTIFYING = ("Via", "From", "To", "Call-ID", "CSeq")
+
+Redeliver = Callable[[bytes, IFlow], "bool | None"]
+"""Is called with the octets of a response and the route that could not take it; returns whether another is tried."""
+
+
+class _Transaction(Protocol):
+    """What both kinds of transaction have for their layer."""
+
+    method: str
+    request: Request | None
+
+    def respond(self, response: Response) -> None:
+        """Send *response*."""
+
+    def abandon(self, reason: EndReason) -> None:
+        """End the transaction now, whatever is owed."""
+
+
+class BaseLayer:
+    """What the layer that keeps transactions and the one that keeps none have in common.
+
+    *key* is the secret that stateless To tags are made with, 16 to 64 octets; servers that share it make the same tags
+    (8.2.7). By default it is random. Raises `ValueError` for any other length, and for a *server_header* with a line
+    break.
+    """
+
+    unanswered: ClassVar[frozenset[str]] = frozenset(("ACK",))
+    """The methods that are never answered."""
+
+    def __init__(
+        self,
+        transaction_user: ITransactionUser,
+        clock: IReactorTime,
+        *,
+        server_header: str | None,
+        max_transactions: int,
+        redeliver: Redeliver | None,
+        key: bytes | None,
+    ) -> None:
+        if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
+            raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
+        self.clock = clock
+        self.server_header = (
+            None if server_header is None else refuse_line_breaks(server_header, "a Server header field")
+        )
+        self._transaction_user = transaction_user
+        self._max_transactions = max_transactions
+        self._redeliver = redeliver
+        self._secret = secrets.token_bytes(32) if key is None else key
+        self._drained: Deferred[None] | None = None
+        self._drain_limit: IDelayedCall | None = None
+        self._counters = {"refused": 0, "malformed": 0, "send_failures": 0}
+
+    @property
+    def owed(self) -> int:
+        """How many transactions are owed an answer or an ACK."""
+        raise NotImplementedError
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """A read-only view: bounds that were reached, and what is ``owed`` now."""
+        return MappingProxyType({**self._counters, "owed": self.owed})
+
+    def _transactions(self) -> Iterable[_Transaction]:
+        """Return every transaction there is; it may end while they are gone through."""
+        raise NotImplementedError
+
+    # Answers without a transaction
+
+    def refuse_malformed(self, request: Request, fault: MessageSyntaxError, route: IFlow) -> None:
+        """Answer *request* with the status of *fault*, statelessly: nothing of it can be trusted to match (8.2.7)."""
+        self._counters["malformed"] += 1
+        if request.method not in self.unanswered:
+            reason = None if fault.status == 505 else fault.reason
+            self.respond_statelessly(request.response(fault.status, reason, rule="syntax"), request, route)
+
+    def respond_statelessly(self, response: Response, request: Request, route: IFlow) -> None:
+        """Send *response* to *request* on *route*, and keep nothing (8.2.7)."""
+        octets = response.to_bytes(self.stateless_tag(request), self.server_header)
+        try:
+            route.send(octets)
+        except TransportError:
+            if not self.redeliver(octets, route):
+                self._counters["send_failures"] += 1
+
+    def stateless_tag(self, request: Request) -> str:
+        """Return the To tag for *request* that every retransmission of it gets, and nobody can guess (8.2.7, 19.3)."""
+        digest = hashlib.blake2b(key=self._secret, digest_size=8)
+        headers = request.headers
+        for name in _IDENTIFYING:
+            digest.update((headers.get(name) or "").encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+    def redeliver(self, octets: bytes, route: IFlow) -> bool:
+        """Return whether another way is being tried for *octets*, which *route* could not take (18.2.2)."""
+        return self._redeliver is not None and bool(self._redeliver(octets, route))
+
+    def _is_full(self) -> bool:
+        """Whether no new request may be taken: the bound is reached, or the service is about to stop."""
+        return self._drained is not None or self.owed >= self._max_transactions
+
+    def _refuse(self, request: Request, route: IFlow) -> None:
+        """Answer a *request* that is too much (21.5.4)."""
+        self._counters["refused"] += 1
+        self.respond_statelessly(request.response(503, headers=_RETRY_AFTER, rule="bound"), request, route)
+
+    # The transaction user
+
+    def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
+        """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
+        call(method, *arguments, failed=lambda failure: self._user_failed(transaction, failure))
+
+    def _user_failed(self, transaction: _Transaction, failure: Failure) -> None:
+        """Answer for the transaction user: a refusal as raised, anything else logged once and 500 without details."""
+        request = transaction.request
+        error = failure.value
+        if not _is_answer(error, request):
+            _log.failure("{method} could not be handled", failure, method=transaction.method)
+        if request is None:
+            return
+        try:
+            transaction.respond(_refusal(request, error))
+        except Exception:  # what was raised holds what no response can
+            _log.failure("{method} could not be refused", method=transaction.method)
+            transaction.respond(request.response(500, rule="exception"))
+
+    # Stopping
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """Refuse new requests, serve the old ones; the `Deferred` fires when none is owed, after *seconds* at most."""
+        if self._drained is None:
+            self._drained = Deferred()
+            self._drain_limit = self.clock.callLater(seconds, self._check_drained, True)
+            self._check_drained()
+        drained: Deferred[None] = Deferred()
+        self._drained.chainDeferred(drained)
+        return drained
+
+    def stop(self) -> None:
+        """End every transaction; no timer is left."""
+        for transaction in self._transactions():
+            if transaction.request is not None:
+                refusal = transaction.request.response(503, headers=_RETRY_AFTER, rule="shutdown")
+                transaction.respond(refusal)
+            transaction.abandon(EndReason.SHUTDOWN)
+        if self._drain_limit is not None and self._drain_limit.active():
+            self._drain_limit.cancel()
+
+    def _check_drained(self, time_is_up: bool = False) -> None:
+        if self._drained is not None and not self._drained.called and (time_is_up or self.owed == 0):
+            self._drained.callback(None)
+
+
+def _is_answer(error: BaseException | None, request: Request | None) -> bool:
+    """Whether *error* says what to answer; a syntax error in anything but *request* is the transaction user's fault."""
+    return isinstance(error, SIPError) or (
+        isinstance(error, MessageSyntaxError) and request is not None and error.is_about(request)
+    )
+
+
+def _refusal(request: Request, error: BaseException | None) -> Response:
+    """Return the answer that the exception *error* is to *request*."""
+    if isinstance(error, SIPError):
+        return request.response(error.status, error.reason, headers=error.headers, rule=error.rule)
+    if isinstance(error, MessageSyntaxError) and error.is_about(request):
+        return request.response(error.status, error.reason, rule="syntax")
+    return request.response(500, rule="exception")
+
+
+def log_failure(failure: Failure) -> None:
+    """Log what a transaction user raised where no answer is owed."""
+    _log.failure("the transaction user failed", failure)

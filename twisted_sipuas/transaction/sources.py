@@ -1,0 +1,70 @@
+"""Which hosts receive what we send them? Who has not shown it is not sent the same response again and again.
+
+A response to an INVITE is resent until its ACK comes (RFC 3261, 17.2.1). On UDP the source of an INVITE may be forged,
+and then this is the one way in which we send a third party more than was sent to us.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["Sources"]
+
+_PROVEN_FOR = 600.0  # seconds
+_MAX_PROVEN = 10_000
+
+
+class Sources:
+    """Counts the responses to INVITEs that wait for their ACK, by source, and bounds them by *limit*.
+
+    A source is an `Address.network`: for IPv6 all the addresses that one host may have. It is proven for ten minutes by
+    an ACK with a To tag that we made and sent there, for nobody else can know that. The bound is not for proven ones;
+    at most 10,000 are remembered, those proven last.
+    """
+
+    def __init__(self, clock: IReactorTime, limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._unacknowledged: dict[str, int] = {}
+        self._proven: OrderedDict[str, float] = OrderedDict()  # until when, the earliest first
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many sources have responses that wait for an ACK."""
+        return len(self._unacknowledged)
+
+    @property
+    def proven(self) -> int:
+        """How many sources are remembered as proven."""
+        return len(self._proven)
+
+    def admit(self, source: str) -> bool:
+        """Count one more response for *source*, and return True; False if it has as many as it may have."""
+        count = self._unacknowledged.get(source, 0)
+        if count >= self._limit and not self._is_proven(source):
+            return False
+        self._unacknowledged[source] = count + 1
+        return True
+
+    def release(self, source: str) -> None:
+        """One response for *source* is not waited for any longer."""
+        count = self._unacknowledged[source] - 1
+        if count:
+            self._unacknowledged[source] = count
+        else:
+            del self._unacknowledged[source]
+
+    def prove(self, source: str) -> None:
+        """An ACK showed that *source* receives what we send it."""
+        now = self._clock.seconds()
+        proven = self._proven
+        proven[source] = now + _PROVEN_FOR
+        proven.move_to_end(source)
+        while len(proven) > _MAX_PROVEN or next(iter(proven.values())) <= now:
+            proven.popitem(last=False)
+
+    def _is_proven(self, source: str) -> bool:
+        until = self._proven.get(source)
+        return until is not None and until > self._clock.seconds()
