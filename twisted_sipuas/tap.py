@@ -6,9 +6,10 @@ import importlib.metadata
 import ipaddress
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -23,7 +24,9 @@ from twisted_sipuas.location import location_service
 from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.uri import canonical_domain
-from twisted_sipuas.transport.listen import DatagramListen, parse_listen
+from twisted_sipuas.transport.limits import TransportLimits
+from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
+from twisted_sipuas.transport.routing import Trust
 from twisted_sipuas.uas.redirect import RedirectServer
 from twisted_sipuas.uas.registrar import Registrar
 
@@ -70,7 +73,18 @@ class Options(usage.Options):
         _number("max-contacts", 100, 1, "Contacts of one address-of-record."),
         _number("max-transactions", 100000, 1, "Transactions owed an answer or ACK; more get 503."),
         _number("max-connections", 10000, 1, "Connections; more are refused."),
+        _number("max-connections-per-source", 1000, 1, "Connections of one address (IPv6: /64); more are refused."),
+        _number("idle-timeout", 300, 32, "Seconds that a connection may be idle."),
+        _number("message-timeout", 32, 1, "Seconds for a message to arrive whole, and for a peer to read its answers."),
         _number("max-message", 65535, 1000, "Octets of one message; longer gets 513."),
+        _number("max-header", 32768, 1000, "Octets of a header section; longer gets 513."),
+        ["advertise", None, None, "HOST[:PORT] that others are told of a listener that does not say itself."],
+        [
+            "tls-client-ca",
+            None,
+            None,
+            "PEM file of CAs: who connects to ssl: must show a certificate of one.",
+        ],
         ["server-header", None, f"twisted-sipuas/{__version__}", "The Server header field; empty for none."],
     ]
     optFlags: ClassVar[list[list[Any]]] = [
@@ -84,6 +98,7 @@ class Options(usage.Options):
         self["listen"] = []
         self["location"] = []
         self["domain"] = []
+        self["trust"] = []
         self.locations: list[ILocationService] = []
         self.registrar: Registrar | None = None
 
@@ -94,8 +109,8 @@ class Options(usage.Options):
 
     def opt_listen(self, description: str) -> None:
         """Where to listen: udp:PORT or udp:PORT:interface=ADDRESS, with TCP beside it unless it says :tcp=no;
-        udp:fd=NUMBER, an inherited socket; or any Twisted server endpoint, such as tcp:5060. May be given again and
-        again.
+        udp:fd=NUMBER, an inherited socket; ssl:PORT:privateKey=FILE:certKey=FILE, TLS; or any other Twisted server
+        endpoint, such as tcp:5060. With :advertise=HOST[:PORT] others are told that. May be given again and again.
         [default: udp:5060:interface=127.0.0.1]"""
         try:
             parse_listen(description)
@@ -117,6 +132,16 @@ class Options(usage.Options):
             raise usage.UsageError(f"--domain: {error}") from None
         self["domain"].append(name)
 
+    def opt_trust(self, network: str) -> None:
+        """A network, such as 192.0.2.0/24, whose hosts may have responses sent to others by maddr and DNS, as RFC 3261
+        lets anybody. May be given again and again.
+        [default: none but loopback]"""
+        try:
+            Trust([network])
+        except ValueError:
+            raise usage.UsageError(f"--trust: {network!r}: expected a network such as 192.0.2.0/24") from None
+        self["trust"].append(network)
+
     def opt_version(self) -> None:
         """Print the versions of twisted-sipuas and of Twisted, and exit."""
         sys.stdout.write(f"twisted-sipuas {__version__} (Twisted {importlib.metadata.version('twisted')})\n")
@@ -136,8 +161,20 @@ class Options(usage.Options):
             raise usage.UsageError("--min-expires: expected no more than --max-expires")
         if any(character in self["server-header"] for character in "\r\n\0"):
             raise usage.UsageError("--server-header: expected one line")
+        self._check_transports()
         self.locations = self._make_locations()
         self.registrar = self._make_registrar()
+
+    def _check_transports(self) -> None:
+        """Refuse what could not be advertised, and certificates of clients that nobody asks for."""
+        try:
+            if self["advertise"] is not None:
+                parse_advertised(self["advertise"])
+        except ValueError as error:
+            raise usage.UsageError(f"--advertise: {error}") from None
+        secure = any(isinstance(parse_listen(text), SecureListen) for text in self["listen"])
+        if self["tls-client-ca"] is not None and not secure:
+            raise usage.UsageError("--tls-client-ca: expected a --listen ssl:PORT:privateKey=FILE:certKey=FILE with it")
 
     def _make_locations(self) -> list[ILocationService]:
         from twisted.internet import reactor  # twistd has installed the one that its own options name
@@ -191,10 +228,20 @@ def makeService(options: Options) -> IService:
         options["listen"],
         server_header=options["server-header"] or None,
         max_transactions=options["max-transactions"],
-        max_connections=_fitting_connections(options["max-connections"]),
-        max_message=options["max-message"],
+        limits=TransportLimits(
+            max_message=options["max-message"],
+            max_header=options["max-header"],
+            max_connections=_fitting_connections(options["max-connections"]),
+            max_connections_per_source=options["max-connections-per-source"],
+            message_timeout=options["message-timeout"],
+            idle_timeout=options["idle-timeout"],
+        ),
+        advertise=options["advertise"],
+        trust=options["trust"],
+        tls_client_ca=options["tls-client-ca"],
     )
     _explain_start_errors(service, reactor)
+    _heed_signals(service, reactor)
     return service
 
 
@@ -217,8 +264,10 @@ def _is_loopback(description: str) -> bool:
     listen = parse_listen(description)
     if isinstance(listen, DatagramListen):
         return listen.descriptor is None and ipaddress.ip_address(listen.interface).is_loopback
+    if isinstance(listen, SecureListen):
+        return bool(listen.interface) and ipaddress.ip_address(listen.interface).is_loopback
     kind, *parts = listen.description.split(":", 1)
-    if kind not in ("tcp", "ssl"):
+    if kind != "tcp":
         return False
     interface = parts[0].replace("\\", "").partition("interface=")[2]
     host = interface if interface.count(":") > 1 and not interface.startswith("[") else interface.split(":")[0]
@@ -226,6 +275,20 @@ def _is_loopback(description: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _heed_signals(service: SIPService, reactor: Any) -> None:
+    """Have SIGHUP reload, which would end the process otherwise, and a second SIGINT or SIGTERM hasten the stop."""
+
+    def have(call: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+        return lambda number, frame: reactor.callFromThread(call)
+
+    def stopping() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, have(service.hasten_stop))
+
+    signal.signal(signal.SIGHUP, have(service.reload))
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
 
 
 def _explain_start_errors(service: SIPService, reactor: Any) -> None:

@@ -63,6 +63,12 @@ def port() -> int:
         (["--listen", "tcp:5060"], "could register as anybody"),
         (["--domain", "a b"], "--domain: 'a b' is no domain and no IP address"),
         (["--location", "memory:", "--location", "memory:"], "--location: 'memory:' is given twice"),
+        (["--advertise", "a b"], "--advertise: 'a b' cannot be advertised: expected HOST or HOST:PORT"),
+        (["--trust", "192.0.2.1/24"], "--trust: '192.0.2.1/24': expected a network such as 192.0.2.0/24"),
+        (["--tls-client-ca", "ca.pem"], "--tls-client-ca: expected a --listen ssl:PORT:privateKey=FILE"),
+        (["--idle-timeout", "31"], "--idle-timeout: '31': expected a whole number from 32"),
+        (["--listen", "ssl:5061"], "--listen: 'ssl:5061': expected privateKey=FILE and certKey=FILE"),
+        (["--listen", "ssl:5061:privateKey=key.pem"], "could register as anybody"),
         (["surplus"], "'surplus': expected options only"),
         (["--unknown"], "--unknown"),
     ],
@@ -84,12 +90,14 @@ def start_faults(directory: Path, port: int) -> dict[str, tuple[list[str], str]]
         "port in use": (["--location", "memory:", "--listen", f"udp:{port}"], f"127.0.0.1:{port}"),
         "no directory": (["--listen", "udp:0", "--location", "sqlite:missing/b.sqlite"], "missing/b.sqlite"),
         "no database": (["--listen", "udp:0", "--location", "sqlite:not-a-database"], "not-a-database"),
+        "no certificate": (["--location", "memory:", "--listen", "ssl:0:interface=127.0.0.1:privateKey=missing.pem"],
+                           "missing.pem"),
         "no address of ours": (["--location", "memory:", "--no-registrar", "--listen", "udp:0:interface=192.0.2.1"],
                                "192.0.2.1"),
     }  # fmt: skip
 
 
-FAULTS = ["port in use", "no directory", "no database", "no address of ours"]
+FAULTS = ["port in use", "no directory", "no database", "no certificate", "no address of ours"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -160,3 +168,99 @@ def test_help_and_version(tmp_path):
     assert in_table <= in_help
     assert in_help - in_table <= {"--version", "--help", "--spew", "--help-reactors", "--no-registrar"}
     assert sipuas(tmp_path, "--version").stdout.startswith("twisted-sipuas ")
+
+
+class Running:
+    """A server in the foreground on *port*; `log` is what it printed."""
+
+    def __init__(self, directory: Path, port: int, *arguments: str, wrapper: tuple[str, ...] = ()) -> None:
+        self.port = port
+        self._log = directory / "log"
+        command = [*wrapper, sys.executable, "-m", "twisted_sipuas", "--location", "memory:", *arguments]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=directory, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                close_fds=not wrapper,
+            )  # fmt: skip
+        self.wait_for("Answering by")
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 20
+        while text not in self.log:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def ask(self, method: str = "OPTIONS") -> bytes:
+        """Return the answer to one request over UDP."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.sendto(options(client, self.port).replace(b"OPTIONS", method.encode()), ("127.0.0.1", self.port))
+            return client.recv(65535)
+
+
+@pytest.fixture
+def run(tmp_path, port):
+    """Return what starts a server on `port`; it is gone after the test."""
+    started = []
+
+    def start(*arguments: str, **options) -> Running:
+        started.append(Running(tmp_path, port, *(arguments or ("--listen", f"udp:{port}")), **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_hangup(run):
+    """SIGHUP, which has nothing to reload here, does not end the server."""
+    server = run()
+    server.process.send_signal(signal.SIGHUP)
+    assert server.ask().startswith(b"SIP/2.0 200")
+    assert server.process.poll() is None
+
+
+def test_second_signal(run):
+    """A second SIGTERM ends the wait for what is still owed, quietly; the first gives it 5 seconds."""
+    server = run()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.sendto(options(client, server.port).replace(b"OPTIONS", b"INVITE"), ("127.0.0.1", server.port))
+        assert client.recv(65535).startswith(b"SIP/2.0 ")  # and no ACK
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        while not client.recv(65535).startswith(b"SIP/2.0 503"):  # until it is stopping, it answers as before
+            client.sendto(options(client, server.port), ("127.0.0.1", server.port))
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(4)
+        assert time.monotonic() - began < 4
+    assert "Traceback" not in server.log
+
+
+def test_systemd(run, port):
+    """Sockets that systemd opened are served: ``udp:fd=`` and ``systemd:`` beside each other (sd_listen_fds)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("127.0.0.1", port)) as tcp:
+        udp.bind(("127.0.0.1", port))
+        as_systemd = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 8); os.dup2(int(sys.argv[2]), 4); os.dup2(8, 3); "
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='udp:tcp'); "
+            "os.execv(sys.argv[3], sys.argv[3:])"
+        )
+        for bound in (udp, tcp):
+            bound.set_inheritable(True)
+        server = run(
+            "--allow-anonymous-registration", "--listen", "udp:fd=3", "--listen", "systemd:domain=INET:name=tcp",
+            wrapper=(sys.executable, "-c", as_systemd, str(udp.fileno()), str(tcp.fileno())),
+        )  # fmt: skip
+        assert server.ask().startswith(b"SIP/2.0 200")
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            head = options(client, port).replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP").replace(b"z9hG4bK", b"z9hG4bKtcp")
+            client.sendall(head[:-2] + b"l: 0\r\n\r\n")
+            assert client.recv(65535).startswith(b"SIP/2.0 200")
+        assert server.log.count(f"tcp:127.0.0.1:{port}") == 1

@@ -43,6 +43,7 @@ from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
+from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
 
@@ -327,11 +328,15 @@ async def test_bound_sockets() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_inherited_descriptor() -> None:
-    """``udp:fd=NUMBER`` serves a socket that was inherited, and UDP alone."""
+    """``udp:fd=NUMBER`` serves a socket that was inherited, and TCP beside it unless told not to (18.2.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
+        here = Address(*bound.getsockname())
         async with serving(f"udp:fd={bound.fileno()}") as service:
-            assert service.listening == (Listening("udp", Address(*bound.getsockname())),)
+            assert service.listening == (Listening("udp", here), Listening("tcp", here))
+            await is_served(service)
+        async with serving(f"udp:fd={bound.fileno()}:tcp=no") as service:
+            assert service.listening == (Listening("udp", here),)
             await is_served(service)
 
 
@@ -367,6 +372,7 @@ async def test_behind_haproxy() -> None:
         assert (response.headers.get("Via") or "").endswith(";rport=4444;branch=z9hG4bK1;received=192.0.2.77")
 
 
+@pytest.mark.requirement("18-4")
 @pytest_twisted.ensureDeferred
 async def test_tls(tmp_path: Path) -> None:
     """A TLS connection is served, and its flow is TLS (18.2.2)."""
@@ -376,7 +382,7 @@ async def test_tls(tmp_path: Path) -> None:
     key, certificate = make_certificate(tmp_path)
     user = answering()
     async with serving(f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}", user=user) as service:
-        host, port = address(service, "tcp")
+        host, port = address(service, "tls")
         async with connected(SSL4ClientEndpoint(reactor, host, port, CertificateOptions())) as client:
             response = await client.ask(request(transport="TLS"))
             assert response.status == 200
@@ -438,7 +444,7 @@ async def test_own_protocol_and_factory() -> None:
             assert (await connection.ask(request(transport="TCP"))).status == 200
         for listening in (port, stream, client_port):
             await listening.stopListening()
-        await factory.close_connections()
+        await factory.connections.close()
 
 
 @pytest_twisted.ensureDeferred
@@ -790,7 +796,11 @@ async def test_malformed_ack() -> None:
 async def test_too_long() -> None:
     """A request beyond max_message is refused 513 over UDP and TCP (21.5.7)."""
     data = request("MESSAGE", body=b"x" * 2000)
-    async with serving(max_message=1500) as service, datagrams_to(service) as client, connection_to(service) as stream:
+    async with (
+        serving(limits=TransportLimits(max_message=1500)) as service,
+        datagrams_to(service) as client,
+        connection_to(service) as stream,
+    ):
         assert (await client.ask(data)).status == 513
         assert (await stream.ask(data)).status == 513
         await stream.closed
@@ -892,7 +902,7 @@ async def test_many_rubbish_datagrams() -> None:
 @pytest_twisted.ensureDeferred
 async def test_max_connections() -> None:
     """A connection beyond the bound is dropped, counted, and those that were there go on."""
-    async with serving(max_connections=1) as service, connection_to(service) as first:
+    async with serving(limits=TransportLimits(max_connections=1)) as service, connection_to(service) as first:
         assert (await first.ask(request(transport="TCP"))).status == 200
         async with connection_to(service) as second:
             await second.closed
@@ -1200,11 +1210,14 @@ async def test_answer_after_the_connection_is_gone() -> None:
     user = answering()
     async with serving(user=user) as service:
         async with connection_to(service) as client:
-            assert (await client.ask(request("INVITE", transport="TCP"))).status == 180
+            gone = make_request("INVITE", transport="TCP", sent_by="127.0.0.1:1")
+            assert (await client.ask(gone)).status == 180
         while service.counters["connections"]:
             await deferLater(reactor, 0)
         ((_, invite, transaction),) = user.calls
         transaction.respond(invite.response(486))
+        while user.calls[-1][0] != "transaction_ended":  # a new connection is tried first, and there nobody listens
+            await deferLater(reactor, 0)
         assert user.calls[-1][2] is EndReason.TRANSPORT_FAILED
         await is_served(service)
 

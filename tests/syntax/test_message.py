@@ -717,15 +717,51 @@ def test_response_is_immutable() -> None:
 # What the transport changes in a request
 
 
-def test_replace_top_via() -> None:
+def test_stamp_via() -> None:
     """Only the topmost Via value changes, be it the first of a row or a row of its own (18.2.1)."""
     for row in (ROWS["Via"], f"{ROWS['Via']}, SIP/2.0/UDP b;x=1 ,SIP/2.0/UDP c"):
         received = request(octets("v: SIP/2.0/UDP d", Via=row))
-        received.replace_top_via(received.via.stamped("192.0.2.1", 5060))
+        received.stamp_via("192.0.2.1", 5060)
         assert received.via.parameters["received"] == "192.0.2.1"
         before = request(octets("v: SIP/2.0/UDP d", Via=row)).headers.values("Via")
         assert received.headers.values("Via") == [f"{before[0]};received=192.0.2.1", *before[1:]]
         assert request(received.to_bytes()).via.text == received.via.text
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        ";rport",
+        ";rport;x=1",
+        ";x=1 ;rport ;y",
+        ";rportx;rport",
+        ";RPORT",
+        ";rport=9",
+        ";rport=",
+        ";rport;",
+        ';x=";rport";rport',
+        ';x=";rport";RPORT',
+        ';rport;x=";received=1"',
+        ";received=1;rport",
+        ";rport;received=1",
+        ";maddr=1.2.3.4;rport;branch=z9hG4bKrport",
+        "",
+        ";x",
+    ],
+)
+@pytest.mark.parametrize("further", ["", ", SIP/2.0/UDP other;rport;received=1.1.1.1"])
+@pytest.mark.parametrize("received", ["192.0.2.1", "2001:db8::1", None])
+def test_stamp_via_in_every_form(parameters: str, further: str, received: str | None) -> None:
+    """However the topmost Via is written, it says the same afterwards, and is as `Via.stamped` has it (18.2.1)."""
+    value = f"SIP/2.0/UDP h{parameters}"
+    stamped = request(octets(Via=value + further))
+    expected = stamped.via.stamped(received, 40000)
+    stamped.stamp_via(received, 40000)
+    assert stamped.via == expected
+    assert stamped.via.text.replace(" ", "") == expected.text.replace(" ", "")
+    again = request(stamped.to_bytes())
+    assert again.via == expected
+    assert again.headers.values("Via") == [stamped.via.text, *([further[2:]] if further else [])]
 
 
 def test_request_of_our_own() -> None:

@@ -12,7 +12,7 @@ from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Request, parse_message
 from twisted_sipuas.testing import RecordingFlow
 from twisted_sipuas.transport.flow import DatagramFlow
-from twisted_sipuas.transport.routing import response_route, stamp
+from twisted_sipuas.transport.routing import Trust, response_route, stamp
 
 SOURCE = ("192.0.2.1", 40000)
 VICTIM = "203.0.113.66"
@@ -215,7 +215,7 @@ def test_symmetric_response_routing(rport: str) -> None:
         "192.0.2.1;maddr=",
         "192.0.2.1;maddr",
         "192.0.2.1;maddr=255.255.255.255",
-        "192.0.2.1;maddr=224.0.1.75;ttl=16",
+        "192.0.2.1;maddr=224.0.1.300;ttl=16",
         f'192.0.2.1;maddr="{VICTIM}"',
     ],
 )
@@ -244,6 +244,65 @@ def test_no_reflection(via: str) -> None:
 def test_maddr_is_followed(via: str, source: tuple[str, int], expected: tuple[str, int]) -> None:
     """maddr counts where it names the source itself, or the source is this host; port of sent-by or 5060 (18.2.2)."""
     assert destination(f"SIP/2.0/UDP {via}", source=source) == expected
+
+
+@pytest.mark.requirement("18.2.2-7")
+@pytest.mark.parametrize(
+    ("parameters", "ttl"),
+    [
+        ("", 1),
+        (";ttl=16", 16),
+        (";ttl=0", 0),
+        (";ttl=255", 255),
+        (";ttl=256", 1),
+        (";ttl=-1", 1),
+        (";ttl", 1),
+        (";ttl=x", 1),
+        (";ttl=0000000000000016", 1),
+        (";rport;received=192.0.2.9;ttl=2", 2),
+    ],
+)
+def test_multicast(parameters: str, ttl: int) -> None:
+    """A multicast group gets the response with the ttl that the Via asks for, or else 1 (18.2.2)."""
+    request = with_via(f"SIP/2.0/UDP 192.0.2.1:5080;maddr=224.0.1.75{parameters}")
+    asked: list[int | None] = []
+
+    class Flow(RecordingFlow):
+        def towards(self, address: Address, ttl: int | None = None) -> RecordingFlow:
+            asked.append(ttl)
+            return super().towards(address, ttl)
+
+    flow = Flow("UDP", SOURCE)
+    stamp(request, flow)
+    response_route(request, flow).send(b"response")
+    assert flow.sent == [(b"response", ("224.0.1.75", 5080))]
+    assert asked == [ttl]
+
+
+@pytest.mark.parametrize(("source", "is_followed"), [("192.0.2.7", True), ("192.0.3.7", False), ("2001:db8::7", True)])
+def test_maddr_of_a_trusted_source(source: str, is_followed: bool) -> None:
+    """A source that is trusted may have its responses sent to any host by maddr, and no other may (18.2.2 hardened)."""
+    flow = RecordingFlow("UDP", (source, 9))
+    request = with_via("SIP/2.0/UDP client.example.com;maddr=203.0.113.4")
+    stamp(request, flow)
+    response_route(request, flow, Trust(["192.0.2.0/24", "2001:db8::/64"])).send(b"response")
+    assert flow.sent == [(b"response", ("203.0.113.4" if is_followed else source, 5060))]
+
+
+@pytest.mark.parametrize("network", ["192.0.2.1/24", "example.com", "", "192.0.2.0/33"])
+def test_trust_in_nothing(network: str) -> None:
+    """What is no network cannot be trusted."""
+    with pytest.raises(ValueError):
+        Trust([network])
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.255.0.1", True), ("::1", True), ("192.0.2.1", False), ("", False), ("name", False)],
+)
+def test_trust_without_networks(host: str, expected: bool) -> None:
+    """Loopback is trusted in any case, and nothing else."""
+    assert Trust().covers(host) is expected
 
 
 @pytest.mark.parametrize("maddr", ["fe80::1%name.example", "::1%name.example", "::1%25lo"])

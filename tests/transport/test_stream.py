@@ -22,6 +22,9 @@ from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
 from twisted_sipuas.syntax.message import Request, Response, parse_message
 from twisted_sipuas.testing import make_request
+from twisted_sipuas.transaction.timers import Timers
+from twisted_sipuas.transport.connections import Connections
+from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory, SIPStreamProtocol
 
 FIRST = make_request("MESSAGE", transport="TCP", cseq=1, body=b"one\r\n\r\n").to_bytes()
@@ -53,6 +56,9 @@ class Receiver:
         if error.request is not None:
             flow.send(b"%d" % error.status)
 
+    def sending_failed(self, octets: bytes, flow: IFlow) -> None:
+        raise AssertionError("a connection tells by itself when it is closed")
+
 
 class Transport(StringTransport):
     """A connection in memory: what the protocol closes is closed when `flush` lets the last octets leave."""
@@ -83,10 +89,21 @@ class Transport(StringTransport):
 class World:
     """A factory on a clock, and the connections to it."""
 
-    def __init__(self, receiver: Receiver | None = None, **bounds: float) -> None:
+    def __init__(self, receiver: Receiver | None = None, is_proxied: bool = False, **bounds: float) -> None:
         self.clock = Clock()
         self.receiver = receiver or Receiver()
-        self.factory = SIPStreamFactory(self.receiver, self.clock, **bounds)
+        self.factory = SIPStreamFactory(
+            self.receiver, self.clock, TransportLimits()._replace(**bounds), is_proxied=is_proxied
+        )
+
+    @property
+    def connections(self) -> Connections:
+        return self.factory.connections
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The counters that are not zero."""
+        return {name: value for name, value in self.connections.counters.items() if value}
 
     def connect(self, transport: Transport | None = None) -> Transport:
         transport = transport or Transport()
@@ -109,7 +126,7 @@ class World:
 
     def assert_nothing_left(self) -> None:
         assert self.clock.getDelayedCalls() == []
-        assert self.factory.connections == 0
+        assert len(self.connections) == 0
 
 
 def whole(data: bytes) -> Iterable[bytes]:
@@ -212,7 +229,7 @@ def test_framing_fault(cut: Callable[[bytes], Iterable[bytes]], data: bytes, ans
     assert not transport.disconnected, "the answer has to leave first"
     transport.flush()
     world.assert_nothing_left()
-    assert set(world.factory.counters.values()) == {0}
+    assert world.counted == {}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +256,7 @@ def test_not_sip(cut: Callable[[bytes], Iterable[bytes]], data: bytes) -> None:
     assert transport.disconnecting
     assert transport.value() == b""
     assert world.receiver.calls == []
-    assert world.factory.counters == {"refused": 0, "not_sip": 1, "timed_out": 0}
+    assert world.counted == {"not_sip": 1}
     transport.flush()
     world.assert_nothing_left()
 
@@ -250,7 +267,7 @@ def test_endless_header_section() -> None:
     transport = world.connect()
     world.feed(transport, b"OPTIONS sip:a@b SIP/2.0\r\n", *[b"X: " + b"y" * 96 + b"\r\n"] * 20)
     assert transport.disconnecting
-    assert world.factory.counters["not_sip"] == 1
+    assert world.counted == {"not_sip": 1}
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([FIRST, SECOND[:-4], BAD, PING, b"\r\n"]), max_size=8))
@@ -385,7 +402,7 @@ def test_message_timeout() -> None:
     world.step(1)
     assert transport.disconnected
     assert transport.value() == b""
-    assert world.factory.counters["timed_out"] == 1
+    assert world.counted == {"message_timeouts": 1}
     world.assert_nothing_left()
 
 
@@ -438,7 +455,7 @@ def test_idle_timeout(begin: bytes) -> None:
     assert not transport.is_lost
     world.step(2)
     assert transport.disconnected
-    assert world.factory.counters["timed_out"] == 1
+    assert world.counted == {"idle_timeouts": 1}
     world.assert_nothing_left()
 
 
@@ -479,14 +496,162 @@ def test_max_connections() -> None:
     assert third.protocol is not None
     third.protocol.dataReceived(FIRST)
     assert world.receiver.calls == []
-    assert world.factory.connections == 2
-    assert world.factory.counters["refused"] == 1
+    assert len(world.connections) == 2
+    assert world.counted == {"refused": 1}
     first.lose(Failure(ConnectionDone()))
     fourth = world.connect()
     world.feed(fourth, FIRST)
     assert world.receiver.calls == [FIRST]
     for transport in (second, fourth):
         transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def source(host: str) -> Transport:
+    return Transport(peer=IPv6Address("TCP", host, 40000) if ":" in host else IPv4Address("TCP", host, 40000))
+
+
+def test_max_connections_per_source() -> None:
+    """One address, or one IPv6 network of 64 bits, has so many connections; others have theirs."""
+    world = World(max_connections_per_source=2)
+    taken = [world.connect(source(host)) for host in ("192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::ffff:2")]
+    for host in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::3"):
+        transport = world.connect(source(host))
+        assert transport.disconnected
+        assert len(world.connections) == len(taken), "and it is not counted any longer"
+    assert world.counted == {"refused_per_source": 3}
+    taken += [world.connect(source("192.0.2.2")), world.connect(source("2001:db8:0:1::1"))]
+    taken[0].lose(Failure(ConnectionDone()))
+    taken.append(world.connect(source("192.0.2.1")))
+    assert not taken[-1].is_lost
+    for transport in taken:
+        transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def test_per_source_behind_a_proxy() -> None:
+    """Behind a proxy the client that its header names is counted, and the proxy is not."""
+    world = World(is_proxied=True, max_connections_per_source=1)
+    wrappers = []
+    for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
+        wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
+        assert wrapper is not None
+        transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+        wrapper.makeConnection(transport)
+        wrapper.dataReceived(f"PROXY TCP4 {client} 198.51.100.9 4444 5061\r\n".encode() + FIRST)
+        wrappers.append((wrapper, transport))
+    assert [transport.is_lost for _, transport in wrappers] == [False, True, False]
+    assert world.counted == {"refused_per_source": 1}
+    assert len(world.receiver.calls) == 2
+    for wrapper, transport in wrappers:
+        if not transport.is_lost:
+            wrapper.connectionLost(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("client", ["x;maddr=203.0.113.66", "1.2.3", "::g", "fe80:::1", ""])
+def test_no_address_behind_a_proxy(client: str) -> None:
+    """A PROXY header whose client is no address puts nothing into a Via: the connection is let go (18.2.1)."""
+    world = World(is_proxied=True)
+    transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
+    wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
+    assert wrapper is not None
+    transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+    wrapper.makeConnection(transport)
+    wrapper.dataReceived(f"PROXY TCP4 {client} 198.51.100.9 4444 5061\r\n".encode() + FIRST)
+    assert transport.is_lost
+    assert world.receiver.calls == []
+    assert world.counted == {"not_sip": 1}
+    world.assert_nothing_left()
+
+
+def test_max_header() -> None:
+    """A header section beyond its own bound is refused with 513, though the message is within its bound (21.5.7)."""
+    world = World(max_header=1000, max_message=5000)
+    transport = world.connect()
+    long_body = make_request("MESSAGE", transport="TCP", body=b"x" * 3000).to_bytes()
+    world.feed(transport, long_body)
+    assert world.receiver.calls == [long_body]
+    long_head = make_request("MESSAGE", transport="TCP", headers=(("X", "y" * 1000),)).to_bytes()
+    world.feed(transport, long_head)
+    assert world.receiver.faults[0].status == 513
+    assert transport.disconnecting
+    transport.flush()
+    world.assert_nothing_left()
+
+
+@pytest.mark.requirement("18-1", "18-2")
+def test_longest_transaction() -> None:
+    """The time an idle connection has covers the longest life of a transaction, unless it is said otherwise (18)."""
+    assert TransportLimits().idle_timeout >= Timers().lifetime
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST)
+    world.step(Timers().lifetime)
+    assert not transport.is_lost
+    transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def test_advertised_address() -> None:
+    """A flow tells the address that others are to be told; its port is the connection's own unless one was given."""
+    for advertised, told in (
+        (None, ("198.51.100.1", 5060)),
+        (Address("sip.example.com", 0), ("sip.example.com", 5060)),
+        (Address("sip.example.com", 5070), ("sip.example.com", 5070)),
+    ):
+        world = World()
+        world.factory.advertised_address = advertised
+        transport = world.connect()
+        world.feed(transport, FIRST)
+        assert world.receiver.flows[0].advertised_address == told
+        assert world.receiver.flows[0].local_address == ("198.51.100.1", 5060)
+        transport.lose(Failure(ConnectionDone()))
+        world.assert_nothing_left()
+
+
+def secure_transport() -> Transport:
+    transport = Transport()
+    directlyProvides(transport, ISSLTransport)
+    return transport
+
+
+def test_handshake_that_never_ends() -> None:
+    """A TLS handshake has the time of a message, not that of an idle connection."""
+    world = World()
+    transport = world.connect(secure_transport())
+    world.step(33)
+    assert transport.disconnected
+    assert world.counted["message_timeouts"] == 1
+    world.assert_nothing_left()
+
+
+def test_handshake_that_fails() -> None:
+    """A connection that is lost before TLS is ready is counted."""
+    world = World()
+    world.connect(secure_transport()).lose(Failure(ConnectionDone()))
+    assert world.counted == {"handshakes_failed": 1}
+    world.assert_nothing_left()
+
+
+def test_handshake() -> None:
+    """After the handshake the connection may be idle as others may."""
+    world = World()
+    transport = world.connect(secure_transport())
+    assert transport.protocol is not None
+    secure: list[object] = []
+    transport.protocol.when_secure().addCallback(secure.append)
+    world.step(20)
+    assert secure == []
+    transport.protocol.handshakeCompleted()
+    assert secure == [None]
+    transport.protocol.when_secure().addCallback(secure.append)
+    assert secure == [None, None]
+    world.step(299)
+    assert not transport.is_lost
+    world.step(2)
+    assert world.counted == {"idle_timeouts": 1}
     world.assert_nothing_left()
 
 
@@ -503,13 +668,35 @@ def test_slow_reader() -> None:
 
 
 def test_slow_reader_for_ever() -> None:
-    """A peer that never reads its answers is cut like an idle one."""
-    world = World()
+    """A peer that does not read its answers for 32 seconds is cut, and not spared because it goes on sending."""
+    world = World(Receiver(lambda flow: transport.producer.pauseProducing()))
     transport = world.connect()
-    world.feed(transport, FIRST)
-    transport.producer.pauseProducing()
-    world.step(301)
+    world.feed(transport, FIRST + SECOND + FIRST[:9])
+    assert len(world.receiver.calls) == 2
+    world.step(31)
+    assert not transport.is_lost
+    world.step(2)
     assert transport.disconnected
+    assert world.counted == {"write_timeouts": 1}
+    world.assert_nothing_left()
+
+
+def test_slow_reader_that_catches_up() -> None:
+    """A peer that has read its answers has its idle time again, or the time of the message that has begun."""
+    world = World()
+    idle, busy = world.connect(), world.connect()
+    for transport, data in ((idle, FIRST), (busy, FIRST + SECOND[:9])):
+        world.feed(transport, data)
+        transport.producer.pauseProducing()
+    world.step(20)
+    for transport in (idle, busy):
+        transport.producer.resumeProducing()
+    world.step(31)
+    assert not busy.is_lost
+    world.step(2)
+    assert (idle.is_lost, busy.is_lost) == (False, True)
+    assert world.counted == {"message_timeouts": 1}
+    idle.lose(Failure(ConnectionDone()))
     world.assert_nothing_left()
 
 
@@ -627,7 +814,7 @@ def test_close_connections() -> None:
     prompt, slow, lost = world.connect(), world.connect(), world.connect()
     closed: list[object] = []
     lost.lose(Failure(ConnectionDone()))
-    world.factory.close_connections().addCallback(closed.append)
+    world.connections.close().addCallback(closed.append)
     prompt.flush()
     world.step(4.75)
     assert closed == []
@@ -643,8 +830,8 @@ def test_close_connections_twice() -> None:
     world = World()
     transport = world.connect()
     closed: list[str] = []
-    world.factory.close_connections().addCallback(lambda _: closed.append("first"))
-    world.factory.close_connections().addCallback(lambda _: closed.append("second"))
+    world.connections.close().addCallback(lambda _: closed.append("first"))
+    world.connections.close().addCallback(lambda _: closed.append("second"))
     transport.flush()
     assert closed == ["first", "second"]
     world.assert_nothing_left()
@@ -654,7 +841,7 @@ def test_close_no_connections() -> None:
     """Without connections close_connections fires at once."""
     world = World()
     closed: list[object] = []
-    world.factory.close_connections().addCallback(closed.append)
+    world.connections.close().addCallback(closed.append)
     assert closed == [None]
 
 

@@ -21,6 +21,7 @@ from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.testing import make_request
+from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.udp import MAX_DATAGRAM, SIPDatagramPort, SIPDatagramProtocol
 
 SOURCE = ("192.0.2.1", 40000)
@@ -36,6 +37,7 @@ class Receiver:
         self.messages: list[Request | Response] = []
         self.faults: list[MessageSyntaxError] = []
         self.flows: list[IFlow] = []
+        self.undelivered: list[tuple[bytes, Address]] = []
         self.react = react
 
     def message_received(self, message: Request | Response, flow: IFlow) -> None:
@@ -47,6 +49,9 @@ class Receiver:
         self.faults.append(error)
         self.flows.append(flow)
         self.react(flow)
+
+    def sending_failed(self, octets: bytes, flow: IFlow) -> None:
+        self.undelivered.append((octets, flow.remote_address))
 
 
 class Transport(FakeDatagramTransport):
@@ -67,11 +72,11 @@ class Transport(FakeDatagramTransport):
 
 
 def connected(
-    receiver: Receiver, transport: Transport | None = None, max_message: int = MAX_DATAGRAM
+    receiver: Receiver, transport: Transport | None = None, **bounds: int
 ) -> tuple[SIPDatagramProtocol, Transport]:
     """A protocol whose socket is bound."""
     transport = transport or Transport()
-    protocol = SIPDatagramProtocol(receiver, max_message)
+    protocol = SIPDatagramProtocol(receiver, TransportLimits()._replace(**bounds))
     protocol.makeConnection(transport)
     return protocol, transport
 
@@ -189,6 +194,38 @@ def test_bound_of_a_message() -> None:
     assert fault.request.call_id == make_request().call_id
 
 
+def test_bound_of_a_header_section() -> None:
+    """A header section of max_header octets is taken, one longer is to be refused 513, however short the message."""
+    receiver = Receiver()
+    head = OTHER_REQUEST.index(b"\r\n\r\n") + 4
+    protocol, _ = connected(receiver, max_header=head)
+    protocol.datagramReceived(OTHER_REQUEST, SOURCE)
+    assert len(receiver.messages) == 1
+    protocol.datagramReceived(OTHER_REQUEST.replace(b"MESSAGE", b"MESSAGES"), SOURCE)
+    (fault,) = receiver.faults
+    assert fault.status == 513
+    assert fault.request is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, ("198.51.100.1", 5060)),
+        (Address("sip.example.com", 0), ("sip.example.com", 5060)),
+        (Address("sip.example.com", 5070), ("sip.example.com", 5070)),
+    ],
+)
+def test_advertised_address(given: Address | None, told: tuple[str, int]) -> None:
+    """A flow tells the address that others are to be told; its port is the socket's own unless one was given."""
+    receiver = Receiver()
+    protocol = SIPDatagramProtocol(receiver, advertised_address=given)
+    protocol.makeConnection(Transport())
+    protocol.datagramReceived(REQUEST, SOURCE)
+    (flow,) = receiver.flows
+    assert flow.advertised_address == told
+    assert flow.local_address == ("198.51.100.1", 5060)
+
+
 def test_too_long_and_no_request() -> None:
     """Too long and not even a request: there is nobody to be told 513."""
     receiver = Receiver()
@@ -278,6 +315,7 @@ class FakeSocket:
     def __init__(self, datagrams: list[Any]) -> None:
         self.datagrams = datagrams
         self.sent: list[tuple[bytes, Any]] = []
+        self.pending_error: OSError | None = None
 
     def recvfrom(self, size: int) -> tuple[bytes, Any]:
         if not self.datagrams:
@@ -289,8 +327,15 @@ class FakeSocket:
         return data[:size], address
 
     def sendto(self, data: bytes, address: Any) -> int:
+        if self.pending_error is not None:
+            pending, self.pending_error = self.pending_error, None
+            raise pending
         self.sent.append((data, address))
         return len(data)
+
+    def recvmsg(self, size: int, space: int, flags: int) -> tuple[bytes, Any, int, Any]:
+        """There is no report on the error queue."""
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
 
 def port_with(receiver: Receiver, datagrams: list[Any], interface: str = "198.51.100.1") -> SIPDatagramPort:
@@ -333,6 +378,14 @@ def test_errors_of_earlier_datagrams() -> None:
     unreachable = OSError(errno.EHOSTUNREACH, "No route to host")
     port_with(receiver, [refused, (REQUEST, SOURCE), unreachable, (OTHER_REQUEST, SOURCE)]).doRead()
     assert len(receiver.messages) == 2
+
+
+def test_error_of_an_earlier_datagram_when_sending() -> None:
+    """An ICMP error for what was sent to one peer does not keep the next peer's answer from being sent (18.4)."""
+    port = port_with(Receiver(), [])
+    port.socket.pending_error = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    port.write(b"answer", SOURCE)
+    assert port.socket.sent == [(b"answer", SOURCE)]
 
 
 def test_exception_of_a_receiver(logged_failures: list[LogEvent]) -> None:

@@ -219,7 +219,7 @@ class Via(FieldValue):
     transport: str
     host: str
     port: int | None
-    parameters: Mapping[str, str | None]
+    parameters: dict[str, str | None]
 
     def __init__(self, text: str) -> None:
         match = _VIA.fullmatch(text)

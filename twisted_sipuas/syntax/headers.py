@@ -186,25 +186,18 @@ class Headers:
         """Return these headers with one more row at the end; raises `ValueError` as the constructor does."""
         return Headers.of_rows([*self._rows, *Headers([(name, value)])])
 
-    def replaced_first(self, name: str, value: str) -> Headers:
-        """Return these headers with *value* in the first row of *name*, which has to be there.
+    def overwrite_first(self, key: str, value: str) -> None:
+        """Put *value*, which has no line break, into the first row of *key*, a long name in lower case that is there.
 
-        Raises `ValueError` for CR and LF in *value*; a NUL may be part of what was received (25.1 quoted-pair).
+        The one change that there is, for who has just received these headers: what others know of does not change.
         """
-        if "\r" in value or "\n" in value:
-            raise ValueError(f"the {name} header field must not contain CR or LF")
-        key = _key(name)
-        rows = list(self._rows)
-        for position, (row_name, _) in enumerate(rows):
-            if (_KEYS.get(row_name) or _key(row_name)) == key:
-                rows[position] = (row_name, value)
-                break
-        else:
-            raise KeyError(name)
-        headers = Headers.__new__(Headers)
-        headers._rows = rows
-        headers._index = {**self._index, key: [value, *self._index[key][1:]]}
-        return headers
+        values = self._index[key]
+        rows = self._rows
+        position = 0
+        while (_KEYS.get(rows[position][0]) or _key(rows[position][0])) != key:
+            position += 1
+        rows[position] = (rows[position][0], value)
+        values[0] = value
 
     def one(self, kind: type[_ValueT]) -> _ValueT | None:
         """Return the first value of the header field that *kind* is for, parsed on first use; None if there is none.

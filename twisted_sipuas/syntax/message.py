@@ -203,16 +203,24 @@ class Request:
         except MessageSyntaxError:
             return False  # a To that we refuse with a 400 gets its tag at the end, where it belongs if anywhere
 
-    def replace_top_via(self, via: Via) -> None:
-        """Put *via* in the place of the topmost Via value; for the transport alone, before anybody reads it (18.2.1).
+    def stamp_via(self, received: str | None, rport: int) -> None:
+        """Note in the topmost Via value what `Via.stamped` says; every other stays as it was received (18.2.1).
 
-        Every other Via value stays as it was received.
+        For the transport alone, before anybody reads the request, for the request is changed.
         """
-        row = self._single("Via")
-        values = split_list(row) if "," in row else [row]
-        values[0] = via.text
-        self.headers = self.headers.replaced_first("Via", ", ".join(values))
-        self.__dict__["via"] = via
+        via, headers = self.via, self.headers
+        text, parameters = via.text, via.parameters
+        row = headers.rows("via")[0]
+        if row is text and received is not None and "rport" in parameters and "received" not in parameters:
+            # The form that nearly every client sends: nothing has to be parsed, and nothing is made but the text.
+            head, flag, tail = text.partition(";rport")
+            if flag and (not tail or (tail[0] == ";" and tail[-1] != ";")) and '"' not in text:
+                text = via.text = f"{head};rport={rport}{tail};received={received}"
+                parameters["rport"], parameters["received"] = str(rport), received
+                headers.overwrite_first("via", text)
+                return
+        via = self.__dict__["via"] = via.stamped(received, rport)
+        headers.overwrite_first("via", ", ".join([via.text, *split_list(row)[1:]]) if "," in row else via.text)
 
     def to_bytes(self, *, compact: bool = False) -> bytes:
         """Return the request as it goes on the wire, with a Content-Length that is right.

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address, IFlow
 
-__all__ = ["DatagramFlow", "DatagramSender", "StreamFlow", "StreamSender"]
+__all__ = ["Ancillary", "DatagramFlow", "DatagramSender", "PacketInfo", "StreamFlow", "StreamSender", "plain_host"]
+
+Ancillary = list[tuple[int, int, bytes]]
+"""Ancillary data as `socket.sendmsg` takes it."""
+
+_new = tuple.__new__  # half of what the call of a named tuple costs
+
+
+class PacketInfo(NamedTuple):
+    """Which of our addresses a datagram came to, and what makes the answer leave from it."""
+
+    local_address: Address | None
+    ancillary: Ancillary
 
 
 class DatagramSender(Protocol):
     """The socket behind a `DatagramFlow`."""
 
     local_address: Address
+    advertised_address: Address | None
     closed: bool
 
-    def send(self, data: bytes, destination: tuple[str, int]) -> None:
+    def send(self, data: bytes, destination: tuple[str, int], info: PacketInfo | None = None) -> None:
         """Send one datagram; raises `TransportError`."""
+
+    def with_ttl(self, info: PacketInfo | None, ttl: int) -> PacketInfo:
+        """Return *info* with this time to live."""
 
 
 class StreamSender(Protocol):
@@ -28,8 +44,16 @@ class StreamSender(Protocol):
     closed: bool
 
     @property
+    def advertised_address(self) -> Address | None:
+        """What others are to be told instead of the connection's own address, or None."""
+
+    @property
     def peer_certificate(self) -> object:
         """The peer's certificate on TLS, or None."""
+
+    @property
+    def peer_identities(self) -> tuple[str, ...]:
+        """The SIP domains that the certificate is for."""
 
     def send(self, data: bytes) -> None:
         """Send the octets of one message."""
@@ -39,30 +63,31 @@ class StreamSender(Protocol):
 class DatagramFlow:
     """The way to and from one address by one UDP socket; see `IFlow`."""
 
-    __slots__ = ("_destination", "_sender")
+    __slots__ = ("_destination", "_info", "_sender", "remote_address")
 
     transport = "UDP"
     is_reliable = False
     peer_certificate = None
+    peer_identities = ()
 
-    def __init__(self, sender: DatagramSender, destination: tuple[str, int]) -> None:
+    def __init__(self, sender: DatagramSender, destination: tuple[str, int], info: PacketInfo | None = None) -> None:
         self._sender = sender
         self._destination = destination
-
-    @property
-    def remote_address(self) -> Address:
-        """The peer's address, in the form that can be put into a Via: no zone, no IPv4-mapped IPv6."""
-        host, port = self._destination
-        if ":" in host:
-            host = host.partition("%")[0]
-            if host.startswith("::ffff:") and "." in host:
-                host = host[7:]
-        return Address(host, port)
+        self._info = info
+        host, port = destination
+        # In the form that can be put into a Via: no zone, no IPv4-mapped IPv6.
+        self.remote_address = _new(Address, (plain_host(host), port) if ":" in host else destination)
 
     @property
     def local_address(self) -> Address:
-        """The address that the socket is bound to."""
-        return self._sender.local_address
+        """The address that the datagram came to, or else the one that the socket is bound to."""
+        info = self._info
+        return self._sender.local_address if info is None or info.local_address is None else info.local_address
+
+    @property
+    def advertised_address(self) -> Address:
+        """See `IFlow`."""
+        return self._sender.advertised_address or self.local_address
 
     @property
     def closed(self) -> bool:
@@ -71,12 +96,13 @@ class DatagramFlow:
 
     def send(self, data: bytes) -> None:
         """See `IFlow`."""
-        self._sender.send(data, self._destination)
+        self._sender.send(data, self._destination, self._info)
 
-    def towards(self, address: Address) -> DatagramFlow:
+    def towards(self, address: Address, ttl: int | None = None) -> DatagramFlow:
         """Return the flow to *address* by the same socket; the peer's own host stays as the socket spells it."""
         host = self._destination[0] if address.host == self.remote_address.host else address.host
-        return DatagramFlow(self._sender, (host, address.port))
+        info = self._info if ttl is None else self._sender.with_ttl(self._info, ttl)
+        return DatagramFlow(self._sender, (host, address.port), info)
 
     def __repr__(self) -> str:
         return f"<UDP flow to {self.remote_address}>"
@@ -97,9 +123,19 @@ class StreamFlow:
         self.remote_address = remote_address
 
     @property
+    def advertised_address(self) -> Address:
+        """See `IFlow`."""
+        return self._sender.advertised_address or self.local_address
+
+    @property
     def peer_certificate(self) -> object:
         """See `IFlow`."""
         return self._sender.peer_certificate
+
+    @property
+    def peer_identities(self) -> tuple[str, ...]:
+        """See `IFlow`."""
+        return self._sender.peer_identities
 
     @property
     def closed(self) -> bool:
@@ -112,9 +148,15 @@ class StreamFlow:
             raise TransportError(f"the connection from {self.remote_address} is gone")
         self._sender.send(data)
 
-    def towards(self, address: Address) -> StreamFlow:
+    def towards(self, address: Address, ttl: int | None = None) -> StreamFlow:
         """Return this flow: a connection leads to its peer alone."""
         return self
 
     def __repr__(self) -> str:
         return f"<{self.transport} flow to {self.remote_address}>"
+
+
+def plain_host(host: str) -> str:
+    """Return the numeric IPv6 address *host* without its zone, and as IPv4 where it is mapped from that."""
+    host = host.partition("%")[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host

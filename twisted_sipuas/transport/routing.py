@@ -7,6 +7,7 @@ rport is discarded, and maddr counts only where it cannot hurt a third party.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IFlow
@@ -14,9 +15,33 @@ from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import canonical_host
 
-__all__ = ["response_route", "stamp"]
+__all__ = ["Trust", "response_route", "stamp"]
 
 _DEFAULT_PORT = 5060
+_MAX_TTL = 255
+
+
+class Trust:
+    """Which sources may have us send to others: loopback, and the *networks* given, as `ipaddress` reads them.
+
+    Raises `ValueError` for what is no network.
+    """
+
+    __slots__ = ("_networks",)
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        self._networks = tuple(map(ipaddress.ip_network, networks))
+
+    def covers(self, host: str) -> bool:
+        """Whether *host*, a numeric address, is a trusted source."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return address.is_loopback or any(address in network for network in self._networks)
+
+
+_NONE_BUT_LOOPBACK = Trust()
 
 
 def stamp(request: Request, flow: IFlow) -> None:
@@ -25,23 +50,20 @@ def stamp(request: Request, flow: IFlow) -> None:
     The peer of a UNIX socket has no address to be noted. Raises `MessageSyntaxError` if that Via is malformed.
     """
     via = request.via
-    parameters = via.parameters
-    source = flow.remote_address
-    if not source.host:
-        return
-    has_rport = "rport" in parameters
-    differs = via.host != source.host and canonical_host(via.host) != _reference(source.host)
-    if has_rport or differs:
-        request.replace_top_via(via.stamped(source.host, source.port))
-    elif "received" in parameters:
-        request.replace_top_via(via.stamped(None, source.port))
+    source, port = flow.remote_address
+    if "rport" in via.parameters or (via.host != source and canonical_host(via.host) != _reference(source)):
+        if source:
+            request.stamp_via(source, port)
+    elif "received" in via.parameters:
+        request.stamp_via(None, port)
 
 
-def response_route(request: Request, flow: IFlow) -> IFlow:
+def response_route(request: Request, flow: IFlow, trust: Trust = _NONE_BUT_LOOPBACK) -> IFlow:
     """Return the way for responses to *request*, which was stamped and came on *flow* (18.2.2; RFC 3581, 4).
 
-    On a reliable transport that is the connection. On UDP it is the source address: its port with rport, else the
-    port of sent-by. Where even the topmost Via is malformed it is the flow itself.
+    On a reliable transport that is the connection. On UDP it is maddr where *trust* or its kind permits it, else the
+    source address: its port with rport, else the port of sent-by. Where even the topmost Via is malformed it is the
+    flow itself.
     """
     if flow.is_reliable:
         return flow
@@ -51,9 +73,9 @@ def response_route(request: Request, flow: IFlow) -> IFlow:
         return flow
     maddr = via.parameters.get("maddr")
     if maddr is not None:
-        destination = _followed_maddr(maddr, via, flow.remote_address)
-        if destination is not None:
-            return flow.towards(destination)
+        route = _by_maddr(maddr, via, flow, trust)
+        if route is not None:
+            return route
     if "rport" in via.parameters:
         return flow
     source = flow.remote_address
@@ -61,18 +83,29 @@ def response_route(request: Request, flow: IFlow) -> IFlow:
     return flow if port == source.port else flow.towards(Address(source.host, port))
 
 
-def _followed_maddr(maddr: str, via: Via, source: Address) -> Address | None:
-    """Return where *maddr* sends the response, or None where following it would let *source* aim us at another."""
+def _by_maddr(maddr: str, via: Via, flow: IFlow, trust: Trust) -> IFlow | None:
+    """Return the way to *maddr*, or None where following it would let the source aim us at another.
+
+    A multicast group has asked for what it gets, and a time to live of 1 keeps the response on the local network
+    unless the Via asks for more (18.2.2).
+    """
     if "%" in maddr:
         return None  # a zone, which sending would look up
     try:
         address = ipaddress.ip_address(maddr.strip("[]"))
-        from_loopback = ipaddress.ip_address(source.host).is_loopback
     except ValueError:
         return None
-    if str(address) != source.host and not from_loopback:
-        return None
-    return Address(str(address), via.port or _DEFAULT_PORT)
+    destination = Address(str(address), via.port or _DEFAULT_PORT)
+    if address.is_multicast:
+        return flow.towards(destination, _ttl(via))
+    source = flow.remote_address.host
+    return flow.towards(destination) if destination.host == source or trust.covers(source) else None
+
+
+def _ttl(via: Via) -> int:
+    """Return the ttl of *via*, 1 if there is none or it is malformed."""
+    text = via.parameters.get("ttl") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= _MAX_TTL else 1
 
 
 def _reference(host: str) -> str:

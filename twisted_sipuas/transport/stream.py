@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import MAX_URI, Request, parse_message
-from twisted_sipuas.transport.flow import StreamFlow
+from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.transport.connections import Connections
+from twisted_sipuas.transport.flow import StreamFlow, plain_host
+from twisted_sipuas.transport.limits import TransportLimits
 
 __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
+
+_log = Logger()
 
 _FINAL = tuple(f"SIP/2.0 {digit}".encode() for digit in range(2, 7))
 _CLOSE_TIMEOUT = 5.0  # seconds for the last octets to leave before the connection is cut
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
+@implementer(IPushProducer, IHalfCloseableProtocol, IHandshakeListener)
 class SIPStreamProtocol(Protocol):
     """One connection: cuts it into messages and hands them to the factory's receiver."""
 
@@ -40,7 +47,12 @@ class SIPStreamProtocol(Protocol):
         self._framer = StreamFramer()
         self._flow: StreamFlow | None = None
         self._deadline: IDelayedCall | None = None
+        self._deadline_is_for = "idle_timeouts"  # the counter of what is too slow
         self._is_mid_message = False
+        self._is_paused = False
+        self._is_in_handshake = False
+        self._handshake: Deferred[None] | None = None
+        self._peer_identities: tuple[str, ...] | None = None
         self._owed = 0  # requests that came and were not answered yet
         self._peer_is_done = False
 
@@ -49,23 +61,39 @@ class SIPStreamProtocol(Protocol):
     def connectionMade(self) -> None:
         """Take the connection, or drop it if there are too many."""
         factory = self.factory
-        if not factory.admit(self):
+        connections = factory.connections
+        # Behind a proxy who the peer is comes with the first octets.
+        if not connections.admit(self) or not (
+            factory.is_proxied or connections.admit_from(self, _address(self.transport.getPeer()).host)
+        ):
             self.transport.abortConnection()
             return
         self.closed = False
-        self._framer = StreamFramer(factory.max_message, factory.max_message)
-        self._deadline = factory.clock.callLater(factory.idle_timeout, self._cut_off)
+        limits = connections.limits
+        self._framer = StreamFramer(limits.max_header, limits.max_message)
+        self._is_in_handshake = ISSLTransport.providedBy(self.transport)
+        seconds = limits.message_timeout if self._is_in_handshake else limits.idle_timeout
+        self._deadline = factory.clock.callLater(seconds, self._cut_off)
         self.transport.registerProducer(self, True)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is ready: from now on the connection may be idle as others may."""
+        self._is_in_handshake = False
+        if self._handshake is not None:
+            handshake, self._handshake = self._handshake, None
+            handshake.callback(None)
+        self._expect("idle_timeouts", self.factory.connections.limits.idle_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         """Take octets as they come."""
         if self.closed:
             return
         flow = self._flow
-        if flow is None:  # not before: a PROXY header, ahead of the first octets for us, may say who the peer is
-            name = "TLS" if ISSLTransport.providedBy(self.transport) else "TCP"
-            local, remote = _address(self.transport.getHost()), _address(self.transport.getPeer())
-            flow = self._flow = StreamFlow(self, name, local, remote)
+        if flow is None:
+            flow = self.flow
+            if self.factory.is_proxied and not self._admit_client(flow.remote_address):
+                self._abort()
+                return
         self._framer.receive(data)
         try:
             while not self.closed:
@@ -81,18 +109,25 @@ class SIPStreamProtocol(Protocol):
             if fault.request is not None:
                 self.factory.receiver.syntax_error_received(fault, flow)
             else:
-                self.factory.count("not_sip")
+                self.factory.connections.count("not_sip")
+                _log.debug("{flow!r} is let go: {reason}", flow=flow, reason=fault.reason)
             self.close()
         else:
             self._watch()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; what still wants to answer on it is told so."""
+        if self._is_in_handshake and not self.closed:
+            self.factory.connections.count("handshakes_failed")
+            _log.debug("{peer} is let go: no TLS handshake", peer=self.transport.getPeer())
+        if self._handshake is not None:
+            handshake, self._handshake = self._handshake, None
+            handshake.errback(reason)
         self.closed = True
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
-        self.factory.forget(self)
+        self.factory.connections.forget(self)
 
     # IHalfCloseableProtocol: without it, what is not sent yet would be lost
 
@@ -101,8 +136,8 @@ class SIPStreamProtocol(Protocol):
         self._peer_is_done = True
         if self._owed <= 0:
             self.close()
-        elif self._deadline is not None:
-            self._deadline.reset(self.factory.message_timeout)
+        else:
+            self._expect("idle_timeouts", self.factory.connections.limits.message_timeout)
 
     def writeConnectionLost(self) -> None:
         """We never close our half alone; there is nothing to do."""
@@ -110,12 +145,17 @@ class SIPStreamProtocol(Protocol):
     # IPushProducer: a peer that does not read its answers gets no more of its requests read
 
     def pauseProducing(self) -> None:
-        """The peer does not read fast enough: read nothing from it until it does; its deadline goes on."""
+        """The peer does not read fast enough: read nothing from it until it does, and cut it off if it does not."""
+        self._is_paused = True
         self.transport.pauseProducing()
+        if not self.closed:
+            self._expect("write_timeouts", self.factory.connections.limits.message_timeout)
 
     def resumeProducing(self) -> None:
         """The peer has read what was waiting for it."""
+        self._is_paused = self._is_mid_message = False
         if not self.closed:
+            self._watch()
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -132,9 +172,47 @@ class SIPStreamProtocol(Protocol):
                 self.close()
 
     @property
+    def flow(self) -> StreamFlow:
+        """The flow that this connection is; behind a proxy not before the first octets came."""
+        if self._flow is None:
+            name = "TLS" if ISSLTransport.providedBy(self.transport) else "TCP"
+            local, remote = _address(self.transport.getHost()), _address(self.transport.getPeer())
+            self._flow = StreamFlow(self, name, local, remote)
+        return self._flow
+
+    @property
+    def advertised_address(self) -> Address | None:
+        """What others are to be told instead of the connection's own address, or None."""
+        advertised = self.factory.advertised_address
+        if advertised is None or advertised.port:
+            return advertised
+        return advertised._replace(port=self.flow.local_address.port)
+
+    @property
     def peer_certificate(self) -> object:
         """The peer's certificate, or None; known only once the TLS handshake is over."""
         return self.transport.getPeerCertificate() if ISSLTransport.providedBy(self.transport) else None
+
+    @property
+    def peer_identities(self) -> tuple[str, ...]:
+        """The SIP domains that the peer's certificate is for (RFC 5922, 7.1)."""
+        if self._peer_identities is None:
+            certificate = self.peer_certificate
+            if certificate is None:
+                return ()
+            from twisted_sipuas.transport.tls import sip_identities  # needs what only those who use TLS have installed
+
+            self._peer_identities = sip_identities(certificate)
+        return self._peer_identities
+
+    def when_secure(self) -> Deferred[None]:
+        """Fires when the TLS handshake is done, fails if the connection is lost before; to be called once."""
+        waiter: Deferred[None] = Deferred()
+        if self._is_in_handshake:
+            self._handshake = waiter
+        else:
+            waiter.callback(None)
+        return waiter
 
     def close(self) -> None:
         """Close the connection once what was sent has left, and cut it if that takes too long."""
@@ -143,13 +221,23 @@ class SIPStreamProtocol(Protocol):
         self.closed = True
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        if self._deadline is not None:
-            self._deadline.reset(_CLOSE_TIMEOUT)
+        self._expect("write_timeouts", _CLOSE_TIMEOUT)
+
+    def _admit_client(self, client: Address) -> bool:
+        """Whether the *client* that a proxy names is an address, as Twisted does not ask, and there is room for it."""
+        connections = self.factory.connections
+        try:
+            ipaddress.ip_address(client.host)
+        except ValueError:
+            connections.count("not_sip")
+            _log.debug("{peer!r} is let go: no address of a client", peer=client)
+            return False
+        return connections.admit_from(self, client.host)
 
     def _message_received(self, octets: bytes, flow: StreamFlow) -> None:
         receiver = self.factory.receiver
         try:
-            message = parse_message(octets, self.factory.max_uri)
+            message = parse_message(octets, self.factory.connections.limits.max_uri)
         except MessageSyntaxError as fault:
             receiver.syntax_error_received(fault, flow)
         else:
@@ -159,19 +247,29 @@ class SIPStreamProtocol(Protocol):
 
     def _watch(self) -> None:
         """Give a whole message its time from its first octet on, and an idle connection its own."""
-        if self._deadline is None or self.closed:
+        if self.closed or self._is_paused:
             return
+        limits = self.factory.connections.limits
         if not self._framer.is_mid_message:
             self._is_mid_message = False
-            self._deadline.reset(self.factory.idle_timeout)
+            self._expect("idle_timeouts", limits.idle_timeout)
         elif not self._is_mid_message:
             self._is_mid_message = True
-            self._deadline.reset(self.factory.message_timeout)
+            self._expect("message_timeouts", limits.message_timeout)
+
+    def _expect(self, what: str, seconds: float) -> None:
+        """Cut the connection off in *seconds*, counted as *what*, unless something else is expected by then."""
+        self._deadline_is_for = what
+        if self._deadline is not None:
+            self._deadline.reset(seconds)
 
     def _cut_off(self) -> None:
         self._deadline = None
+        self.factory.connections.count("message_timeouts" if self._is_in_handshake else self._deadline_is_for)
+        self._abort()
+
+    def _abort(self) -> None:
         self.closed = True
-        self.factory.count("timed_out")
         self.transport.abortConnection()
 
 
@@ -180,10 +278,9 @@ class SIPStreamFactory(Factory):
 
     For your own endpoint: ``endpoint.listen(SIPStreamFactory(service, reactor))``.
 
-    *clock* gives the time. *max_connections* bounds the connections, *max_message* one message in octets, *max_uri* a
-    Request-URI in characters, *message_timeout* the seconds from the first octet of a message to its last,
-    *idle_timeout* the seconds without a message or keep-alive (18: at least 64*T1). `counters` counts what these bounds
-    did.
+    *clock* gives the time. *limits* bounds connections and messages; *connections*, in its place, those of several
+    factories together. *advertised_address* is what others are to be told instead of a connection's own address.
+    *is_proxied* says that a proxy's header tells who the peer is.
     """
 
     protocol = SIPStreamProtocol  # type: ignore[assignment]  # the base class wants any callable
@@ -193,64 +290,19 @@ class SIPStreamFactory(Factory):
         self,
         receiver: IMessageReceiver,
         clock: IReactorTime,
+        limits: TransportLimits = TransportLimits(),  # noqa: B008  # it cannot be changed
         *,
-        max_connections: int = 10_000,
-        max_message: int = 65535,
-        max_uri: int = MAX_URI,
-        message_timeout: float = 32.0,
-        idle_timeout: float = 300.0,
+        connections: Connections | None = None,
+        advertised_address: Address | None = None,
+        is_proxied: bool = False,
     ) -> None:
         self.receiver = receiver
         self.clock = clock
-        self.max_connections = max_connections
-        self.max_message = max_message
-        self.max_uri = max_uri
-        self.message_timeout = message_timeout
-        self.idle_timeout = idle_timeout
-        self.counters = {"refused": 0, "not_sip": 0, "timed_out": 0}
-        self._connections: set[SIPStreamProtocol] = set()
-        self._closing: list[Deferred[None]] = []
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._connections)
-
-    def admit(self, connection: SIPStreamProtocol) -> bool:
-        """Whether there is room for *connection*, which then counts."""
-        if len(self._connections) >= self.max_connections:
-            self.count("refused")
-            return False
-        self._connections.add(connection)
-        return True
-
-    def forget(self, connection: SIPStreamProtocol) -> None:
-        """*connection* is gone."""
-        self._connections.discard(connection)
-        if self._closing and not self._connections:
-            closing, self._closing = self._closing, []
-            for waiter in closing:
-                waiter.callback(None)
-
-    def count(self, what: str) -> None:
-        """Add one to the counter *what*."""
-        self.counters[what] += 1
-
-    def close_connections(self) -> Deferred[None]:
-        """Close every connection once what was sent on it has left; fires when all are gone, in 5 seconds at most."""
-        closing: Deferred[None] = Deferred()
-        if not self._connections:
-            closing.callback(None)
-            return closing
-        self._closing.append(closing)
-        for connection in list(self._connections):
-            connection.close()
-        return closing
+        self.connections = Connections(limits) if connections is None else connections
+        self.advertised_address = advertised_address
+        self.is_proxied = is_proxied
 
 
 def _address(address: Any) -> Address:
     """Return the `Address` of a Twisted one; a UNIX socket has none."""
-    host = getattr(address, "host", "")
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    return Address(host.partition("%")[0], getattr(address, "port", 0))
+    return Address(plain_host(getattr(address, "host", "")), getattr(address, "port", 0))

@@ -1,0 +1,91 @@
+"""How many connections there may be, from whom, and what became of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from twisted_sipuas.interfaces import Address
+from twisted_sipuas.transport.limits import TransportLimits
+
+__all__ = ["Connections"]
+
+
+class _Connection(Protocol):
+    def close(self) -> None:
+        """Close it once what was sent has left."""
+
+
+class Connections:
+    """The connections of every listener of one service, within *limits*.
+
+    `counters` counts what the limits did, and connections that were no use: ``refused`` and ``refused_per_source``;
+    ``idle_timeouts``, ``message_timeouts`` (a message that was too slow to come) and ``write_timeouts`` (a peer that
+    does not read); ``not_sip``, and ``handshakes_failed`` for TLS.
+    """
+
+    def __init__(self, limits: TransportLimits) -> None:
+        self.limits = limits
+        self.counters = {
+            "refused": 0,
+            "refused_per_source": 0,
+            "idle_timeouts": 0,
+            "message_timeouts": 0,
+            "write_timeouts": 0,
+            "not_sip": 0,
+            "handshakes_failed": 0,
+        }
+        self._sources: dict[_Connection, str] = {}  # every connection, and what it is counted under
+        self._per_source: dict[str, int] = {}
+        self._closing: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def count(self, what: str) -> None:
+        """Add one to the counter *what*."""
+        self.counters[what] += 1
+
+    def admit(self, connection: _Connection) -> bool:
+        """Whether there is room for *connection*, which then counts."""
+        if len(self._sources) >= self.limits.max_connections:
+            self.count("refused")
+            return False
+        self._sources[connection] = ""
+        return True
+
+    def admit_from(self, connection: _Connection, host: str) -> bool:
+        """Whether *host* may have *connection*, which was admitted, too; a UNIX socket's peer has no host."""
+        if not host:
+            return True
+        source = Address(host, 0).network
+        if self._per_source.get(source, 0) >= self.limits.max_connections_per_source:
+            self.count("refused_per_source")
+            return False
+        self._per_source[source] = self._per_source.get(source, 0) + 1
+        self._sources[connection] = source
+        return True
+
+    def forget(self, connection: _Connection) -> None:
+        """*connection* is gone."""
+        source = self._sources.pop(connection, "")
+        if source:
+            self._per_source[source] -= 1
+            if not self._per_source[source]:
+                del self._per_source[source]
+        if self._closing and not self._sources:
+            closing, self._closing = self._closing, []
+            for waiter in closing:
+                waiter.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """Close every connection once what was sent on it has left; fires when all are gone, in 5 seconds at most."""
+        closing: Deferred[None] = Deferred()
+        if not self._sources:
+            closing.callback(None)
+            return closing
+        self._closing.append(closing)
+        for connection in list(self._sources):
+            connection.close()
+        return closing

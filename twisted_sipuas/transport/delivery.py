@@ -1,0 +1,275 @@
+"""What other ways are there for a response that its flow could not take? RFC 3261, 18.2.2; RFC 3263, section 5.
+
+By the letter, a request could have us connect, send and ask for names wherever its Via says. So a new connection goes
+to the packet's source address alone, and what the Via names is located only for a trusted source.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
+from twisted.internet.interfaces import IReactorTime, IResolver
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_sipuas.errors import MessageSyntaxError, TransportError
+from twisted_sipuas.interfaces import Address, IFlow
+from twisted_sipuas.syntax.fields import Via
+from twisted_sipuas.syntax.message import Response, parse_message
+from twisted_sipuas.transport.locate import default_port, locate
+
+__all__ = ["ResponseDelivery"]
+
+_log = Logger()
+
+_LONGEST = 32.0  # seconds: 64*T1, after which no client transaction waits for the response any more (17.1)
+
+_Connect = Callable[[str, Address, str], "Deferred[IFlow]"]
+
+
+class ResponseDelivery:
+    """Tries the other ways for responses that their flow could not take (18.2.2).
+
+    *clock* gives the time. *connect* is called with a transport (``TCP`` or ``TLS``), an `Address` and the host of
+    sent-by, which is the name that a certificate is to be for; it returns a `Deferred` of the flow, which may be
+    cancelled. *is_trusted* is asked with a source address whether names and addresses that the source gave may be
+    followed; *resolver* gives what names are looked up with. *failed* is called with the octets of a response that
+    could not be delivered after all. *timeout* is in seconds, for each connection and for each location.
+    *max_pending* bounds the responses that wait, and the connections that are kept for another response.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        connect: _Connect,
+        *,
+        is_trusted: Callable[[str], bool],
+        resolver: Callable[[], IResolver],
+        failed: Callable[[bytes], None],
+        timeout: float = 5.0,
+        max_pending: int = 100,
+    ) -> None:
+        self._clock = clock
+        self._connections = _OutgoingConnections(clock, connect, timeout, max_pending)
+        self._is_trusted = is_trusted
+        self._resolver = resolver
+        self._failed = failed
+        self._timeout = timeout
+        self._max_pending = max_pending
+        self._pending: set[Deferred[None]] = set()
+        self._stopped = False
+        self._counters = {"reconnected": 0, "relocated": 0, "refused": 0, "failed": 0}
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How many responses went by a new connection to the source (``reconnected``) or to an address that was located
+        (``relocated``), were not tried because too many waited (``refused``), or were tried in vain (``failed``).
+        """
+        return MappingProxyType(self._counters)
+
+    def redeliver(self, octets: bytes, flow: IFlow) -> bool:
+        """Try another way for *octets*, a whole response of ours that *flow* could not take.
+
+        Returns True if it was sent another way or that is being tried: then ``failed(octets)`` is called, never before
+        this returns, if it does not work. Returns False if there is no other way, or none for part of a response.
+        """
+        via = _top_via(octets)
+        if via is None or self._stopped or not _is_numeric(flow.remote_address.host):
+            return False
+        if not flow.is_reliable and not self._may_relocate(via, flow):
+            return False
+        if len(self._pending) >= self._max_pending:
+            self._counters["refused"] += 1
+            return False
+        deliver = self._by_connection if flow.is_reliable else self._by_datagram
+        outcome: list[bool] = []
+        delivery = Deferred.fromCoroutine(deliver(octets, flow, via))
+        delivery.addTimeout(_LONGEST, self._clock)
+        delivery.addErrback(_undelivered)
+        ended = delivery.addCallback(outcome.append)
+        if outcome:  # known at once
+            self._counters["failed"] += not outcome[0]
+            return outcome[0]
+        self._pending.add(ended)
+        ended.addCallback(lambda _: self._ended(ended, octets, outcome[0]))
+        return True
+
+    def stop(self) -> Deferred[None]:
+        """Give up all that is pending, and take nothing more; fires when that is done.
+
+        For what is given up `failed` is not called. Connections that were opened are the caller's to close.
+        """
+        self._stopped = True
+        pending = list(self._pending)
+        for delivery in pending:
+            delivery.cancel()
+        return DeferredList([*pending, *self._connections.give_up()]).addCallback(lambda _: None)
+
+    def _may_relocate(self, via: Via, flow: IFlow) -> bool:
+        """Whether a datagram that did not get to *flow* may go elsewhere.
+
+        Only when it was the first way that failed: an error for the second must not start a third.
+        """
+        return flow.remote_address == _first_destination(via) and self._is_trusted(flow.remote_address.host)
+
+    async def _by_connection(self, octets: bytes, flow: IFlow, via: Via) -> bool:
+        """Send *octets* to the source by a new connection (18.2.2-4), else to where its sent-by is (18.2.2-5)."""
+        # RFC 3263, 5: a response for TLS goes by TLS. Something in front of us may have taken that off.
+        transport = "TLS" if "TLS" in (via.transport, flow.transport) else "TCP"
+        source = Address(flow.remote_address.host, via.port or default_port(transport))
+        if await self._sent_by_connection(octets, transport, source, via.host):
+            self._counters["reconnected"] += 1
+            return True
+        if not self._is_trusted(source.host):
+            return False
+        for address in await self._located(via, transport, source):
+            if await self._sent_by_connection(octets, transport, address, via.host):
+                self._counters["relocated"] += 1
+                return True
+        return False
+
+    async def _by_datagram(self, octets: bytes, flow: IFlow, via: Via) -> bool:
+        """Send *octets* to the first address of its sent-by that the socket can send to (18.2.2-9)."""
+        for address in await self._located(via, "UDP", flow.remote_address):
+            if _sent(octets, flow.towards(address)):
+                self._counters["relocated"] += 1
+                return True
+        return False
+
+    async def _located(self, via: Via, transport: str, tried: Address) -> list[Address]:
+        """Return where the sent-by of *via* is, without *tried* and what is out of its reach."""
+        found = await locate(via.host, via.port, transport, self._resolver(), self._clock, self._timeout)
+        return [address for address in found if address != tried and _is_in_reach(address.host, tried.host)]
+
+    async def _sent_by_connection(self, octets: bytes, transport: str, address: Address, host: str) -> bool:
+        flow = await self._connections.to(transport, address, host)
+        return flow is not None and _sent(octets, flow)
+
+    def _ended(self, delivery: Deferred[None], octets: bytes, delivered: bool) -> None:
+        self._pending.discard(delivery)
+        if delivered or self._stopped:
+            return
+        self._counters["failed"] += 1
+        try:
+            self._failed(octets)
+        except Exception:
+            _log.failure("what was to take note of an undelivered response failed")
+
+
+class _Peer(NamedTuple):
+    """Whom a connection leads to: two responses for equal ones share it."""
+
+    transport: str
+    address: Address
+    host: str
+    """For TLS the name that the certificate was verified for; else empty."""
+
+
+class _OutgoingConnections:
+    """The connections that were opened for responses; those for one peer share one, open or on its way."""
+
+    def __init__(self, clock: IReactorTime, connect: _Connect, timeout: float, max_kept: int) -> None:
+        self._clock = clock
+        self._connect = connect
+        self._timeout = timeout
+        self._max_kept = max_kept
+        self._kept: dict[_Peer, IFlow] = {}
+        self._attempts: dict[_Peer, Deferred[Any]] = {}
+        self._waiting: dict[_Peer, list[Deferred[IFlow | None]]] = {}
+
+    def to(self, transport: str, address: Address, host: str) -> Deferred[IFlow | None]:
+        """Return the connection to *address*, opened if there is none; None if that fails or takes too long."""
+        peer = _Peer(transport, address, host.lower() if transport == "TLS" else "")
+        waiter: Deferred[IFlow | None] = Deferred()
+        kept = self._kept.get(peer)
+        if kept is not None and not kept.closed:
+            waiter.callback(kept)
+            return waiter
+        waiters = self._waiting.setdefault(peer, [])
+        waiters.append(waiter)
+        if len(waiters) == 1:
+            attempt = maybeDeferred(self._connect, transport, address, host)
+            attempt.addTimeout(self._timeout, self._clock)
+            self._attempts[peer] = attempt
+            # However it failed, there is another way to try, or there is not.
+            attempt.addErrback(lambda _: None).addCallback(lambda flow: self._ended(peer, flow))
+        return waiter
+
+    def give_up(self) -> list[Deferred[Any]]:
+        """Cancel every attempt; returns what fires when they have ended."""
+        attempts = list(self._attempts.values())
+        for attempt in attempts:
+            attempt.cancel()
+        return attempts
+
+    def _ended(self, peer: _Peer, flow: IFlow | None) -> None:
+        del self._attempts[peer]
+        if flow is not None:
+            self._keep(peer, flow)
+        for waiter in self._waiting.pop(peer):
+            waiter.callback(flow)
+
+    def _keep(self, peer: _Peer, flow: IFlow) -> None:
+        """Keep *flow* for the next response; the oldest one that is kept makes room, and stays open as it is."""
+        self._kept = {other: kept for other, kept in self._kept.items() if not kept.closed}
+        while len(self._kept) >= self._max_kept:
+            del self._kept[next(iter(self._kept))]
+        self._kept[peer] = flow
+
+
+def _top_via(octets: bytes) -> Via | None:
+    """Return the topmost Via of *octets*, or None unless they are one whole response."""
+    try:
+        response = parse_message(octets)
+        return Via(response.headers.values("Via")[0]) if isinstance(response, Response) else None
+    except MessageSyntaxError:
+        return None
+
+
+def _first_destination(via: Via) -> Address:
+    """Return where a response with *via*, which was stamped, goes first by UDP (18.2.2; RFC 3581, 4).
+
+    The host is empty without received: then sent-by is the source itself, and stands for no other address.
+    """
+    host = via.parameters.get("received") or ""
+    rport = via.parameters.get("rport") or ""
+    port = int(rport) if rport.isascii() and rport.isdigit() and len(rport) <= 5 else via.port
+    return Address(host, port or default_port("UDP"))
+
+
+def _is_numeric(host: str) -> bool:
+    """Whether *host* is an address; a UNIX socket has none."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def _is_in_reach(host: str, source: str) -> bool:
+    """Whether the address *host* may be followed for *source*: none that is closer to this machine than *source* is.
+
+    On loopback and on the link there are services that trust whoever is there.
+    """
+    located, origin = ipaddress.ip_address(host), ipaddress.ip_address(source)
+    if origin.is_loopback:
+        return True
+    return not located.is_loopback and (origin.is_link_local or not located.is_link_local)
+
+
+def _sent(octets: bytes, flow: IFlow) -> bool:
+    try:
+        flow.send(octets)
+    except TransportError:
+        return False
+    return True
+
+
+def _undelivered(failure: Failure) -> bool:
+    """Take a delivery that was cut short; anything but time running out is an error of ours or our caller's."""
+    if failure.check(TimeoutError, CancelledError) is None:
+        _log.failure("a response could not be redelivered", failure)
+    return False
