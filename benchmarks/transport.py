@@ -112,11 +112,12 @@ def copier(data: bytes) -> Any:
 
     parsed = parse_message(data)
     via, rows, index = parsed.via, parsed.headers._rows, parsed.headers._index["via"]
-    text, parameters, row = via.text, dict(via.parameters), rows[0]
+    text, parameters, row = via.text, via.parameters, rows[0]
 
     def copy(data: bytes, max_uri: int) -> Any:
-        via.text, via.parameters = text, parameters.copy()
-        rows[0], index[0] = row, text
+        parameters.pop("received", None)
+        via.text = index[0] = text
+        rows[0] = row
         return parsed
 
     return copy

@@ -172,14 +172,24 @@ def test_added_leaves_the_original_as_it_was() -> None:
     assert added.get("s") == "s"
 
 
-def test_overwrite_first() -> None:
-    """Who has received headers can put another value into the first row of a name, which stays as it was spelled."""
+def test_overwrite_via() -> None:
+    """Who has received headers can put another value into the first Via row, whose name stays as it was spelled."""
     headers = parsed("To: x", "v: 1", "Via: 2")
-    headers.overwrite_first("via", "3")
+    assert headers.overwrite_via("3")
     assert list(headers) == [("To", "x"), ("v", "3"), ("Via", "2")]
     assert headers.get_all("Via") == ["3", "2"]
-    with pytest.raises(KeyError):
-        headers.overwrite_first("from", "y")
+    assert not headers.overwrite_via("4", "3"), "it is not the first row of all"
+    assert headers.get_all("Via") == ["3", "2"]
+
+
+def test_overwrite_via_that_is_the_first_row() -> None:
+    """The value that is to be replaced has to be the one that is known."""
+    headers = parsed("Via: SIP/2.0/UDP h", "To: x")
+    held = headers.get("Via")
+    assert not headers.overwrite_via("other", "SIP/2.0/UDP g")
+    assert headers.overwrite_via("other", held)
+    assert list(headers) == [("Via", "other"), ("To", "x")]
+    assert headers.get("Via") == "other"
 
 
 def test_received_quoted_nul_may_stay() -> None:

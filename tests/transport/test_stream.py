@@ -671,13 +671,71 @@ def test_slow_reader_for_ever() -> None:
     """A peer that does not read its answers for 32 seconds is cut, and not spared because it goes on sending."""
     world = World(Receiver(lambda flow: transport.producer.pauseProducing()))
     transport = world.connect()
-    world.feed(transport, FIRST + SECOND + FIRST[:9])
-    assert len(world.receiver.calls) == 2
+    world.feed(transport, FIRST + SECOND + FIRST[:9], SECOND)
+    assert world.receiver.calls == [FIRST], "the answers to the others would have to be kept"
     world.step(31)
     assert not transport.is_lost
     world.step(2)
     assert transport.disconnected
     assert world.counted == {"write_timeouts": 1}
+    world.assert_nothing_left()
+
+
+def test_what_waits_for_a_slow_reader() -> None:
+    """What came before a peer was found to be slow is taken when it has caught up."""
+    world = World(Receiver(lambda flow: transport.producer.pauseProducing()))
+    transport = world.connect()
+    world.feed(transport, FIRST + SECOND)
+    transport.producer.resumeProducing()
+    assert world.receiver.calls == [FIRST, SECOND]
+    assert transport.producerState == "paused"
+    transport.producer.resumeProducing()
+    assert transport.producerState == "producing"
+    transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("data", [FIRST, PING])
+def test_others_have_their_turn(data: bytes) -> None:
+    """However much comes in one piece, it is taken a batch at a time, and not read on before it is done."""
+    answered: list[IFlow] = []
+    world = World(Receiver(answered.append))
+    transport = world.connect()
+    world.feed(transport, data * 100)
+
+    def taken() -> int:
+        return len(answered) + transport.value().count(PONG)
+
+    assert (taken(), transport.producerState) == (32, "paused")
+    world.feed(transport, data * 10)
+    assert taken() == 32
+    world.clock.advance(0)  # which does all turns at once
+    assert taken() == 110
+    assert transport.producerState == "producing"
+    transport.lose(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("end", ["close", "lose", "pause"])
+def test_end_between_two_turns(end: str) -> None:
+    """A connection that ends while messages wait for their turn leaves no timer, and what waits is not taken."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, FIRST * 50)
+    assert transport.protocol is not None
+    if end == "pause":
+        transport.producer.pauseProducing()
+        world.clock.advance(0)
+        assert len(world.receiver.calls) == 32
+        transport.producer.resumeProducing()
+        assert len(world.receiver.calls) == 50
+    if end == "lose":
+        transport.lose(Failure(ConnectionDone()))
+    else:
+        transport.protocol.close()
+        world.clock.advance(0)
+        transport.flush()
+    assert len(world.receiver.calls) == (50 if end == "pause" else 32)
     world.assert_nothing_left()
 
 

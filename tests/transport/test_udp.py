@@ -333,6 +333,9 @@ class FakeSocket:
         self.sent.append((data, address))
         return len(data)
 
+    def sendmsg(self, pieces: tuple[bytes], ancillary: Any, flags: int, address: Any) -> int:
+        return self.sendto(pieces[0], address)
+
     def recvmsg(self, size: int, space: int, flags: int) -> tuple[bytes, Any, int, Any]:
         """There is no report on the error queue."""
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -384,7 +387,7 @@ def test_error_of_an_earlier_datagram_when_sending() -> None:
     """An ICMP error for what was sent to one peer does not keep the next peer's answer from being sent (18.4)."""
     port = port_with(Receiver(), [])
     port.socket.pending_error = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-    port.write(b"answer", SOURCE)
+    port.protocol.send(b"answer", SOURCE)
     assert port.socket.sent == [(b"answer", SOURCE)]
 
 
@@ -428,7 +431,16 @@ def test_ipv6_source(source: tuple[str, int, int, int], destination: tuple[str, 
     assert port.socket.sent == [(b"answer", destination), (b"elsewhere", (destination[0], 5060))]
 
 
-def test_unconnected() -> None:
-    """A SIP socket is not connected to one peer, so every datagram names its own."""
-    with pytest.raises(AssertionError):
-        port_with(Receiver(), []).write(b"data")
+def test_many_sources() -> None:
+    """The flow of a source is the same for each of its datagrams, and flows are kept in bounded number."""
+    receiver = Receiver()
+    protocol, _ = connected(receiver)
+    for port in (1, 2, 1):
+        protocol.datagramReceived(REQUEST, ("192.0.2.1", port))
+    first, second, third = receiver.flows
+    assert first is third
+    assert first is not second
+    for port in range(1, 5000):
+        protocol.datagramReceived(REQUEST, ("192.0.2.1", port))
+    assert len(protocol._flows) <= 1024
+    assert [flow.remote_address.port for flow in receiver.flows[3:]] == list(range(1, 5000))

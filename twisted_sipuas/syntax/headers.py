@@ -186,18 +186,24 @@ class Headers:
         """Return these headers with one more row at the end; raises `ValueError` as the constructor does."""
         return Headers.of_rows([*self._rows, *Headers([(name, value)])])
 
-    def overwrite_first(self, key: str, value: str) -> None:
-        """Put *value*, which has no line break, into the first row of *key*, a long name in lower case that is there.
+    def overwrite_via(self, value: str, former: str | None = None) -> bool:
+        """Put *value*, which has no line break, into the first Via row, which has to be there; returns whether it did.
 
-        The one change that there is, for who has just received these headers: what others know of does not change.
+        With *former* it does so only if that, the very object, is the value of the first row of all: where a Via nearly
+        always is, and quickest to replace. The one change that there is, for who has just received these headers: what
+        others know of does not change.
         """
-        values = self._index[key]
         rows = self._rows
-        position = 0
-        while (_KEYS.get(rows[position][0]) or _key(rows[position][0])) != key:
-            position += 1
-        rows[position] = (rows[position][0], value)
-        values[0] = value
+        name, held = rows[0]
+        if held is former:
+            rows[0] = (name, value)
+        elif former is not None:
+            return False
+        else:
+            position = next(at for at, (name, _) in enumerate(rows) if _KEYS.get(name) == "via" or _key(name) == "via")
+            rows[position] = (rows[position][0], value)
+        self._index["via"][0] = value
+        return True
 
     def one(self, kind: type[_ValueT]) -> _ValueT | None:
         """Return the first value of the header field that *kind* is for, parsed on first use; None if there is none.

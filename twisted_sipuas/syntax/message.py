@@ -208,19 +208,20 @@ class Request:
 
         For the transport alone, before anybody reads the request, for the request is changed.
         """
-        via, headers = self.via, self.headers
+        via = self.via
         text, parameters = via.text, via.parameters
-        row = headers.rows("via")[0]
-        if row is text and received is not None and "rport" in parameters and "received" not in parameters:
+        if "rport" in parameters and "received" not in parameters and received is not None and '"' not in text:
             # The form that nearly every client sends: nothing has to be parsed, and nothing is made but the text.
             head, flag, tail = text.partition(";rport")
-            if flag and (not tail or (tail[0] == ";" and tail[-1] != ";")) and '"' not in text:
-                text = via.text = f"{head};rport={rport}{tail};received={received}"
-                parameters["rport"], parameters["received"] = str(rport), received
-                headers.overwrite_first("via", text)
-                return
+            if flag and (not tail or (tail[0] == ";" and tail[-1] != ";")):
+                stamped = f"{head};rport={rport}{tail};received={received}"
+                if self.headers.overwrite_via(stamped, text):
+                    via.text = stamped
+                    parameters["rport"], parameters["received"] = str(rport), received
+                    return
+        row = self.headers.rows("via")[0]
         via = self.__dict__["via"] = via.stamped(received, rport)
-        headers.overwrite_first("via", ", ".join([via.text, *split_list(row)[1:]]) if "," in row else via.text)
+        self.headers.overwrite_via(", ".join([via.text, *split_list(row)[1:]]) if "," in row else via.text)
 
     def to_bytes(self, *, compact: bool = False) -> bytes:
         """Return the request as it goes on the wire, with a Content-Length that is right.

@@ -71,12 +71,12 @@ def response_route(request: Request, flow: IFlow, trust: Trust = _NONE_BUT_LOOPB
         via = request.via
     except MessageSyntaxError:
         return flow
-    maddr = via.parameters.get("maddr")
-    if maddr is not None:
-        route = _by_maddr(maddr, via, flow, trust)
+    parameters = via.parameters
+    if "maddr" in parameters:
+        route = _by_maddr(parameters["maddr"] or "", via, flow, trust)
         if route is not None:
             return route
-    if "rport" in via.parameters:
+    if "rport" in parameters:
         return flow
     source = flow.remote_address
     port = via.port or _DEFAULT_PORT

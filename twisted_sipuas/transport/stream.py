@@ -32,6 +32,7 @@ __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
 _log = Logger()
 
 _FINAL = tuple(f"SIP/2.0 {digit}".encode() for digit in range(2, 7))
+_BATCH = 32  # messages of a connection that are handled before others have a turn
 _CLOSE_TIMEOUT = 5.0  # seconds for the last octets to leave before the connection is cut
 
 
@@ -50,6 +51,7 @@ class SIPStreamProtocol(Protocol):
         self._deadline_is_for = "idle_timeouts"  # the counter of what is too slow
         self._is_mid_message = False
         self._is_paused = False
+        self._rest: IDelayedCall | None = None  # what takes the messages that are left for the next turn
         self._is_in_handshake = False
         self._handshake: Deferred[None] | None = None
         self._peer_identities: tuple[str, ...] | None = None
@@ -88,15 +90,18 @@ class SIPStreamProtocol(Protocol):
         """Take octets as they come."""
         if self.closed:
             return
-        flow = self._flow
-        if flow is None:
-            flow = self.flow
-            if self.factory.is_proxied and not self._admit_client(flow.remote_address):
-                self._abort()
-                return
+        if self._flow is None and self.factory.is_proxied and not self._admit_client(self.flow.remote_address):
+            self._abort()
+            return
         self._framer.receive(data)
+        if self._rest is None and not self._is_paused:
+            self._take_messages()
+
+    def _take_messages(self) -> None:
+        """Take what has come whole, `_BATCH` messages at most; the rest when others have had their turn."""
+        self._rest = None
         try:
-            while not self.closed:
+            for _ in range(_BATCH):
                 message = self._framer.next_message()
                 if message is None:
                     break
@@ -104,16 +109,30 @@ class SIPStreamProtocol(Protocol):
                 if message is KEEP_ALIVE:
                     self.send(b"\r\n")
                 else:
-                    self._message_received(message, flow)
-        except MessageSyntaxError as fault:
-            if fault.request is not None:
-                self.factory.receiver.syntax_error_received(fault, flow)
+                    self._message_received(message, self.flow)
+                if self.closed or self._is_paused:
+                    return
             else:
-                self.factory.connections.count("not_sip")
-                _log.debug("{flow!r} is let go: {reason}", flow=flow, reason=fault.reason)
-            self.close()
+                self.transport.pauseProducing()
+                self._rest = self.factory.clock.callLater(0, self._take_rest)
+        except MessageSyntaxError as fault:
+            self._fault_found(fault)
         else:
             self._watch()
+
+    def _take_rest(self) -> None:
+        self._take_messages()
+        if self._rest is None and not self._is_paused and not self.closed:
+            self.transport.resumeProducing()
+
+    def _fault_found(self, fault: MessageSyntaxError) -> None:
+        """The stream cannot be cut into messages any further."""
+        if fault.request is not None:
+            self.factory.receiver.syntax_error_received(fault, self.flow)
+        else:
+            self.factory.connections.count("not_sip")
+            _log.debug("{flow!r} is let go: {reason}", flow=self.flow, reason=fault.reason)
+        self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; what still wants to answer on it is told so."""
@@ -127,6 +146,7 @@ class SIPStreamProtocol(Protocol):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
+        self._stop_taking()
         self.factory.connections.forget(self)
 
     # IHalfCloseableProtocol: without it, what is not sent yet would be lost
@@ -147,6 +167,7 @@ class SIPStreamProtocol(Protocol):
     def pauseProducing(self) -> None:
         """The peer does not read fast enough: read nothing from it until it does, and cut it off if it does not."""
         self._is_paused = True
+        self._stop_taking()
         self.transport.pauseProducing()
         if not self.closed:
             self._expect("write_timeouts", self.factory.connections.limits.message_timeout)
@@ -155,8 +176,7 @@ class SIPStreamProtocol(Protocol):
         """The peer has read what was waiting for it."""
         self._is_paused = self._is_mid_message = False
         if not self.closed:
-            self._watch()
-            self.transport.resumeProducing()
+            self._take_rest()
 
     def stopProducing(self) -> None:
         """The connection is going; there is nothing to stop."""
@@ -219,9 +239,15 @@ class SIPStreamProtocol(Protocol):
         if self.closed:
             return
         self.closed = True
+        self._stop_taking()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         self._expect("write_timeouts", _CLOSE_TIMEOUT)
+
+    def _stop_taking(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _admit_client(self, client: Address) -> bool:
         """Whether the *client* that a proxy names is an address, as Twisted does not ask, and there is room for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error, udp
@@ -17,13 +18,14 @@ from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.syntax.message import answerable_part, parse_message
 from twisted_sipuas.transport import packets
-from twisted_sipuas.transport.flow import DatagramFlow, PacketInfo
+from twisted_sipuas.transport.flow import Ancillary, DatagramFlow, PacketInfo
 from twisted_sipuas.transport.limits import MAX_DATAGRAM, TransportLimits
 
 __all__ = ["MAX_DATAGRAM", "SIPDatagramPort", "SIPDatagramProtocol", "WildcardDatagramPort", "datagram_port"]
 
 _log = Logger()
 
+_MAX_FLOWS = 1024  # that are kept; a proxy sends all its requests from one address
 _RECEIVE_BUFFER = 4 * 1024 * 1024  # the kernel takes as much of it as net.core.rmem_max allows
 
 
@@ -52,6 +54,9 @@ class SIPDatagramProtocol(DatagramProtocol):
         self.local_address = Address("", 0)
         self.advertised_address = advertised_address
         self._is_ipv6 = False
+        self._flows: dict[tuple[str, int], DatagramFlow] = {}
+        self._sendto: Callable[[bytes, tuple[str, int]], object]
+        self._sendmsg: Callable[[tuple[bytes], Ancillary, int, tuple[str, int]], object]
 
     def startProtocol(self) -> None:
         """The socket is bound."""
@@ -59,6 +64,12 @@ class SIPDatagramProtocol(DatagramProtocol):
         host = self.transport.getHost()
         self.local_address = Address(host.host, host.port)
         self._is_ipv6 = ":" in host.host
+        if isinstance(self.transport, SIPDatagramPort):
+            # Without Twisted's checks of each address, which cost as much as the sending: every address here was read
+            # from a socket or parsed.
+            self._sendto, self._sendmsg = self.transport.socket.sendto, self.transport.socket.sendmsg
+        else:
+            self._sendto, self._sendmsg = self.transport.write, self._send_without_ancillary
         if self.advertised_address is not None and not self.advertised_address.port:
             self.advertised_address = self.advertised_address._replace(port=host.port)
         self.closed = False
@@ -72,7 +83,9 @@ class SIPDatagramProtocol(DatagramProtocol):
 
         *info* is what the port knows of the address that it came to.
         """
-        flow = DatagramFlow(self, addr, info)
+        flow = self._flows.get(addr) if info is None else DatagramFlow(self, addr, info)
+        if flow is None:
+            flow = self._new_flow(addr)
         try:
             if not 4 < len(data) <= self._max_header:
                 if len(data) <= 4 and not data.strip():
@@ -83,6 +96,17 @@ class SIPDatagramProtocol(DatagramProtocol):
             self._receiver.syntax_error_received(fault, flow)
         else:
             self._receiver.message_received(message, flow)
+
+    def _new_flow(self, addr: tuple[str, int]) -> DatagramFlow:
+        """Make the flow from *addr*, and keep it for the next datagram: to find one costs a quarter of making it."""
+        if len(self._flows) >= _MAX_FLOWS:
+            self._flows.clear()
+        flow = self._flows[addr] = DatagramFlow(self, addr)
+        return flow
+
+    def _send_without_ancillary(self, pieces: tuple[bytes], _: Ancillary, flags: int, addr: tuple[str, int]) -> None:
+        """Send what a port of Twisted's own, by a bare `listenUDP`, can send: the datagram alone."""
+        self._sendto(pieces[0], addr)
 
     def datagram_undeliverable(self, data: bytes, addr: tuple[str, int]) -> None:
         """What was sent to *addr* cannot arrive; *data* is as much of it as the network gives back (18.4)."""
@@ -95,15 +119,25 @@ class SIPDatagramProtocol(DatagramProtocol):
             raise TransportError("the socket is closed")
         if self._is_ipv6 and ":" not in destination[0]:
             destination = (f"::ffff:{destination[0]}", destination[1])
-        transport = self.transport
-        assert transport is not None, "a socket that is bound has one"
         try:
-            if info is None or not isinstance(transport, SIPDatagramPort):  # but Twisted's own, by a bare `listenUDP`
-                transport.write(data, destination)
+            if info is None:
+                self._sendto(data, destination)
             else:
-                transport.write_with(data, info.ancillary, destination)
-        except (BlockingIOError, InterruptedError):
+                self._sendmsg((data,), info.ancillary, 0, destination)
+        except BlockingIOError:
             pass  # the send buffer is full: as if the datagram were lost on the way
+        except (OSError, OverflowError, ValueError, error.MessageLengthError):
+            self._send_again(data, destination, info)
+
+    def _send_again(self, data: bytes, destination: tuple[str, int], info: PacketInfo | None) -> None:
+        """Try once more, for the error may be that of an earlier datagram, which the port's error queue tells of."""
+        try:
+            if info is None:
+                self._sendto(data, destination)
+            else:
+                self._sendmsg((data,), info.ancillary, 0, destination)
+        except (BlockingIOError, InterruptedError):
+            pass
         except (OSError, OverflowError, ValueError, error.MessageLengthError) as reason:
             if getattr(reason, "errno", None) != errno.ENOBUFS:  # which is a full send buffer as BSD reports it
                 raise TransportError(str(reason)) from reason
@@ -202,29 +236,6 @@ class SIPDatagramPort(udp.Port):
                     self.protocol.datagram_undeliverable(data, address)
                 except Exception:
                     _log.failure("a report of an undeliverable datagram could not be handled")
-
-    def write(self, datagram: bytes, addr: tuple[str, int] | None = None) -> None:
-        """Send *datagram* to *addr*, a numeric address; raises `OSError` as the system does.
-
-        Without Twisted's checks of each address, which cost as much as the sending: every address here was read from a
-        socket or parsed.
-        """
-        assert addr is not None, "SIP datagrams go out on unconnected sockets"
-        try:
-            self.socket.sendto(datagram, addr)
-        except BlockingIOError:
-            raise
-        except OSError:  # of an earlier datagram, perhaps, that `_read_errors` will tell of
-            self.socket.sendto(datagram, addr)
-
-    def write_with(self, datagram: bytes, ancillary: packets.Ancillary, addr: tuple[str, int]) -> None:
-        """Send *datagram* as `write` does, with *ancillary* data."""
-        try:
-            self.socket.sendmsg((datagram,), ancillary, 0, addr)
-        except BlockingIOError:
-            raise
-        except OSError:
-            self.socket.sendmsg((datagram,), ancillary, 0, addr)
 
 
 class WildcardDatagramPort(SIPDatagramPort):
