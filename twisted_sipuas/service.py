@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.layer import TransactionLayer
+from twisted_sipuas.transaction.stateless import StatelessLayer
 from twisted_sipuas.transport.connect import connect
 from twisted_sipuas.transport.connections import Connections
 from twisted_sipuas.transport.delivery import ResponseDelivery
@@ -45,7 +46,8 @@ class SIPService(Service):
 
     *listen* takes texts as ``--listen`` does (``udp:5060:interface=192.0.2.1``), Twisted server endpoints, and bound
     sockets, UDP or listening TCP. *server_header* is the Server header field, None for none. *max_transactions* and
-    *limits* are bounds; `counters` tells what they did.
+    *limits* are bounds; `counters` tells what they did. With *is_stateless* it keeps no transactions (8.2.7): every
+    retransmission is handled anew, and nothing is resent; `ValueError` says so for a registrar, which needs them.
 
     *advertise*, ``HOST`` or ``HOST:PORT``, is what others are to be told of a listener that does not say itself.
     *trust* names networks whose hosts may have responses sent to others, as 18.2.2 lets anybody. *tls_client_ca* is a
@@ -65,6 +67,7 @@ class SIPService(Service):
         *,
         server_header: str | None = None,
         max_transactions: int = 100_000,
+        is_stateless: bool = False,
         limits: TransportLimits = TransportLimits(),  # noqa: B008  # it cannot be changed
         advertise: str | None = None,
         trust: Iterable[str] = (),
@@ -94,8 +97,8 @@ class SIPService(Service):
             failed=self._undeliverable,
         )
         self._delivery = self._make_delivery()
-        self._make_layer = partial(
-            TransactionLayer,
+        self._make_layer: Callable[[], TransactionLayer | StatelessLayer] = partial(
+            StatelessLayer if is_stateless else TransactionLayer,
             transaction_user,
             reactor,
             server_header=server_header,

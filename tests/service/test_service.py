@@ -38,6 +38,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.interfaces import Address, EndReason, IMessageReceiver, IServerTransaction
+from twisted_sipuas.location import MemoryBindingStore
 from twisted_sipuas.service import Listen, Listening, SIPService
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.headers import Headers
@@ -46,6 +47,7 @@ from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
+from twisted_sipuas.uas.registrar import Registrar
 
 reactor: Any = the_reactor
 
@@ -1280,3 +1282,32 @@ async def test_flood_beside_requests() -> None:
                 client.send(b"\r\n\r\n")
                 client.send(b"")
             assert (await client.ask(request())).status == 200
+
+
+# Stateless (8.2.7)
+
+
+def test_stateless() -> None:
+    """A stateless service answers every retransmission anew, alike, and keeps nothing (8.2.7)."""
+    clock = Clock()
+    user = answering()
+    service = SIPService(clock, user, is_stateless=True)
+    service.startService()
+    flow = RecordingFlow()
+    for _ in range(3):
+        service.message_received(make_request("OPTIONS"), flow)
+    assert len(user.calls) == 2 * 3
+    assert {transaction.is_stateful for _, _, transaction in user.calls[::2]} == {False}
+    assert len({data for data, _ in flow.sent}) == 1
+    assert service.counters["transactions_owed"] == 0
+    assert clock.getDelayedCalls() == []
+    stopped: list[object] = []
+    service.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+
+
+def test_stateless_registrar() -> None:
+    """A registrar is refused a stateless service, for it would be served twice by every retransmission (8.2.7)."""
+    registrar = Registrar(MemoryBindingStore(Clock()))
+    with pytest.raises(ValueError, match="Registrar"):
+        SIPService(Clock(), registrar, is_stateless=True)
