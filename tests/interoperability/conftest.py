@@ -9,21 +9,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 START_TIMEOUT = 20.0
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     """Return a port of four digits that is free for UDP and TCP; sipsak cuts a fifth digit off."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(6100, 9999):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family) as tcp:
             try:
-                udp.bind(("127.0.0.1", port))
-                tcp.bind(("127.0.0.1", port))
+                udp.bind((host, port))
+                tcp.bind((host, port))
             except OSError:
                 continue
             return port
@@ -39,13 +41,24 @@ def twistd() -> str:
 
 
 class Server:
-    """One `twistd -n sipuas` with the arguments given, in a directory of its own; `log` is what it printed."""
+    """One `twistd -n sipuas` with the arguments given, in a directory of its own; `log` is what it printed.
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self.port = free_port()
+    It listens on a free port of *host*, as *listen* says with that `port` put in. *command* is what runs it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        host: str = "127.0.0.1",
+        listen: str = "udp:{port}",
+        command: Sequence[str] = (),
+    ) -> None:
+        self.port = free_port(host)
         self.directory = directory
         self._log_path = directory / "log"
-        self._arguments = [twistd(), "-n", "--pidfile=", "sipuas", "--listen", f"udp:{self.port}", *arguments]
+        listen = listen.format(port=self.port)
+        self._arguments = [*command, twistd(), "-n", "--pidfile=", "sipuas", "--listen", listen, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,6 +83,11 @@ class Server:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
 
+    def reload(self) -> None:
+        """Send SIGHUP, as `systemctl reload` and certificate renewal hooks do."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """Kill the server as `kill -9` does: it gets no chance to save anything."""
         self._end(signal.SIGKILL)
@@ -88,11 +106,11 @@ class Server:
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Return what starts a `Server` with further arguments; all are stopped after the test."""
+    """Return what starts a `Server` with what that takes; all are stopped after the test."""
     servers = []
 
-    def make(*arguments: str) -> Server:
-        server = Server(tmp_path, *arguments)
+    def make(*arguments: str, **options: Any) -> Server:
+        server = Server(tmp_path, *arguments, **options)
         servers.append(server)
         server.start()
         return server
@@ -104,14 +122,17 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def run_client(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return what runs a SIP client to its end, in the test's directory; skips where it is not installed."""
+    """Return what runs a SIP client to its end, in the test's directory; skips where it is not installed.
 
-    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    *command* is what runs the client, where that is not the test itself.
+    """
+
+    def run(program: str, *arguments: str, command: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         path = shutil.which(program)
         if path is None:
             pytest.skip(f"{program} is not installed")
         return subprocess.run(
-            [path, *arguments],
+            [*command, path, *arguments],
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

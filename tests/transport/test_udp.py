@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -364,6 +365,14 @@ def test_batch(data: bytes) -> None:
         port.doRead()
         left.append(len(waiting))
     assert left == [4, 1, 0, 0]
+
+
+def test_long_turn() -> None:
+    """Requests that take their time have others wait no longer than a few milliseconds, however many they are."""
+    waiting = [(REQUEST, SOURCE)] * 40
+    port = port_with(Receiver(lambda flow: time.sleep(0.0005)), waiting)
+    port.doRead()
+    assert len(waiting) in (32, 24), "the time is looked at after every eighth"
 
 
 def test_largest_datagram() -> None:

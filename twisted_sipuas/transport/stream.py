@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
@@ -71,6 +71,10 @@ class SIPStreamProtocol(Protocol):
             self.transport.abortConnection()
             return
         self.closed = False
+        if factory.is_proxied:  # Twisted's reader of PROXY headers does not pass on that the peer sends nothing more
+            self.transport.readConnectionLost = self.readConnectionLost
+            self.transport.writeConnectionLost = self.writeConnectionLost
+            alsoProvides(self.transport, IHalfCloseableProtocol)
         limits = connections.limits
         self._framer = StreamFramer(limits.max_header, limits.max_message)
         self._is_in_handshake = ISSLTransport.providedBy(self.transport)

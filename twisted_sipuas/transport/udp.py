@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from twisted.internet import error, udp
@@ -157,7 +158,7 @@ class SIPDatagramProtocol(DatagramProtocol):
 
 @implementer(IHalfCloseableDescriptor)
 class SIPDatagramPort(udp.Port):
-    """A UDP port that bounds one wake-up by a count of datagrams, not of octets as Twisted's own does.
+    """A UDP port that bounds one wake-up by a count of datagrams and by time, not by octets as Twisted's own does.
 
     So a flood of empty datagrams cannot keep timers and connections from their turn; and it costs less. It tells its
     protocol of datagrams that ICMP reports as undeliverable, where the system can tell (on Linux; 18.4).
@@ -165,6 +166,9 @@ class SIPDatagramPort(udp.Port):
 
     batch = 64
     """How many datagrams are read before others have a turn."""
+
+    longest_turn = 0.002
+    """Seconds after which others have a turn anyhow, however few datagrams took them."""
 
     protocol: SIPDatagramProtocol
 
@@ -195,6 +199,7 @@ class SIPDatagramPort(udp.Port):
         """Read at most `batch` datagrams."""
         receive, size, received = self.socket.recvfrom, self.maxPacketSize, self.protocol.datagramReceived
         is_ipv6 = self.addressFamily == socket.AF_INET6
+        end = monotonic() + self.longest_turn
         for count in range(self.batch):
             try:
                 data, address = receive(size)
@@ -209,7 +214,7 @@ class SIPDatagramPort(udp.Port):
                 received(data, _with_zone(*address) if is_ipv6 else address)
             except Exception:
                 _log.failure("a datagram could not be handled")
-            if not self.connected:
+            if not self.connected or (count & 7 == 7 and monotonic() > end):
                 return
 
     def readConnectionLost(self, reason: Failure) -> None:
@@ -256,6 +261,7 @@ class WildcardDatagramPort(SIPDatagramPort):
         receive, size, received = self.socket.recvmsg, self.maxPacketSize, self.protocol.datagramReceived
         is_ipv6 = self.addressFamily == socket.AF_INET6
         space, info_of = packets.ANCILLARY_SPACE, self._packet_info
+        end = monotonic() + self.longest_turn
         for count in range(self.batch):
             try:
                 data, ancillary, _, address = receive(size, space)
@@ -270,7 +276,7 @@ class WildcardDatagramPort(SIPDatagramPort):
                 received(data, _with_zone(*address) if is_ipv6 else address, info_of(ancillary))
             except Exception:
                 _log.failure("a datagram could not be handled")
-            if not self.connected:
+            if not self.connected or (count & 7 == 7 and monotonic() > end):
                 return
 
     def _connectToProtocol(self) -> None:
