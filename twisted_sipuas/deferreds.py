@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
@@ -30,7 +31,7 @@ def call(
     """
     try:
         pending = waited_for(function(*arguments))
-    except Exception:
+    except (Exception, CancelledError):  # which asyncio derives from BaseException
         failed(Failure())
         return None
     if pending is not None:

@@ -7,7 +7,7 @@ Code that users write may return a value, a `Deferred` or a coroutine. What user
 from __future__ import annotations
 
 import enum
-import ipaddress
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,8 +42,7 @@ class Address(NamedTuple):
         """What bounds per source count by: an IPv4 address, or the IPv6 network of 64 bits that a site has at least."""
         if ":" not in self.host:
             return self.host
-        packed = ipaddress.IPv6Address(self.host).packed
-        return str(ipaddress.IPv6Address(packed[:8] + bytes(8)))
+        return socket.inet_pton(socket.AF_INET6, self.host)[:8].hex(":", 2) + "::"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -113,7 +112,9 @@ class IServerTransaction(Interface):
     dialog = Attribute("The dialog that the request belongs to; kept for the transaction user.")
     cancelled = Attribute("Whether a CANCEL came for it.")
     ended = Attribute("Whether it is over and sends nothing any more.")
-    outcome = Attribute("The `EndReason` that `transaction_ended` is told if nothing worse happens; may be set.")
+    outcome = Attribute(
+        "The `EndReason` that `transaction_ended` is told if nothing worse happens, or was; may be set."
+    )
 
     def when_cancelled() -> object:
         """Return a new `Deferred` that fires with None when a CANCEL comes, at once if one did."""

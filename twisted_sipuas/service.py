@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.errors import MessageSyntaxError
+from twisted_sipuas.errors import MessageSyntaxError, StartError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.layer import TransactionLayer
@@ -151,7 +151,8 @@ class SIPService(Service):
     # IService
 
     def privilegedStartService(self) -> None:
-        """Open stores and sockets; raises `StartError`."""
+        """Open stores and sockets; raises `StartError`, also while an earlier stop is not over."""
+        self._check_stopped()
         opened: list[IService] = []
         try:
             for service in self._services():
@@ -164,7 +165,8 @@ class SIPService(Service):
         self._is_bound = True
 
     def startService(self) -> None:
-        """Start the stores, then serve."""
+        """Start the stores, then serve; raises `StartError`."""
+        self._check_stopped()
         if not self._is_bound:
             self.privilegedStartService()
         try:
@@ -179,6 +181,10 @@ class SIPService(Service):
             self._delivery = self._make_delivery()
         super().startService()
         self._listeners.when_open().addCallback(self._opened)
+
+    def _check_stopped(self) -> None:
+        if self._stopping:
+            raise StartError("the service is still stopping; start it when stopService has fired")
 
     def _opened(self, failures: list[Failure]) -> None:
         """Every endpoint is open or has failed."""

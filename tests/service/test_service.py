@@ -332,8 +332,9 @@ async def test_bound_sockets() -> None:
 async def test_inherited_descriptor() -> None:
     """``udp:fd=NUMBER`` serves a socket that was inherited, and TCP beside it unless told not to (18.2.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind(("127.0.0.1", 0))
-        here = Address(*bound.getsockname())
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            here = Address(*free.getsockname())
+        bound.bind(here)
         async with serving(f"udp:fd={bound.fileno()}") as service:
             assert service.listening == (Listening("udp", here), Listening("tcp", here))
             await is_served(service)
@@ -1311,3 +1312,66 @@ def test_stateless_registrar() -> None:
     registrar = Registrar(MemoryBindingStore(Clock()))
     with pytest.raises(ValueError, match="Registrar"):
         SIPService(Clock(), registrar, is_stateless=True)
+
+
+# Stopping from within
+
+
+@pytest.mark.parametrize("is_stateless", [False, True])
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_stopped_by_a_handler(method: str, is_stateless: bool) -> None:
+    """A handler may stop the service that calls it: its own request is served, and nothing is left (8.2)."""
+    clock = Clock()
+    stopped: list[object] = []
+
+    def answer(request: Request, transaction: IServerTransaction) -> None:
+        service.stopService().addCallback(stopped.append)
+        assert stopped == []
+        transaction.respond(request.response(480))
+
+    service = SIPService(clock, RecordingTransactionUser(answer), is_stateless=is_stateless)
+    service.startService()
+    flow = RecordingFlow("TCP")
+    service.message_received(make_request(method, transport="TCP"), flow)
+    assert [response.status for response in flow.responses] == [480]
+    if method == "INVITE" and not is_stateless:
+        service.message_received(make_request("ACK", transport="TCP", to=flow.responses[0].headers.get("To")), flow)
+    assert stopped == [None]
+    assert clock.getDelayedCalls() == []
+
+
+def test_hastily_stopped_by_a_handler() -> None:
+    """Not even in haste is a request that is being handed over forgotten in the transaction layer."""
+    clock = Clock()
+
+    def answer(request: Request, transaction: IServerTransaction) -> None:
+        service.stopService()
+        service.hasten_stop()
+
+    user = RecordingTransactionUser(answer)
+    service = SIPService(clock, user)
+    service.startService()
+    service.message_received(make_request("INVITE"), RecordingFlow())
+    assert user.calls[-1][2] is EndReason.SHUTDOWN
+    assert service.counters["transactions_owed"] == 0
+    assert clock.getDelayedCalls() == []
+
+
+def test_started_before_it_has_stopped() -> None:
+    """A service that is still stopping cannot be started: it says so, and can be once it has stopped."""
+    clock = Clock()
+    service = SIPService(clock, answering())
+    service.startService()
+    service.message_received(make_request("INVITE"), RecordingFlow())
+    stopped: list[object] = []
+    service.stopService().addCallback(stopped.append)
+    with pytest.raises(StartError, match="still stopping"):
+        service.startService()
+    clock.pump([0.5] * 12)
+    assert stopped == [None]
+    service.startService()
+    flow = RecordingFlow()
+    service.message_received(make_request("OPTIONS"), flow)
+    assert flow.responses[0].status == 200
+    service.stopService()
+    clock.pump([0.5] * 12)

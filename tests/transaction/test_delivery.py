@@ -158,6 +158,17 @@ def test_lost_response_without_another_way(new_stack, method, status):
     assert stack.layer.counters["send_failures"] == 1
 
 
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_lost_response_of_a_transaction_that_sent_none(new_stack, method):
+    """A notice about a response that was never sent, forged by somebody who saw the request, changes nothing (18.4)."""
+    stack = new_stack()
+    request = stack.receive(method)
+    stack.layer.response_lost(request.response(486).to_bytes())
+    assert stack.told() == ["request"]
+    stack.respond(486)
+    assert stack.sent() == ["486"]
+
+
 def test_undeliverable_response_to_a_cancel(new_stack):
     """The CSeq tells the response to a CANCEL from that to its INVITE; where it is cut off, neither is taken."""
     stack = new_stack()

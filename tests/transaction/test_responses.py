@@ -280,3 +280,57 @@ def test_stateless_answer_that_cannot_be_sent(new_stack):
 
     assert stack.told() == ["request", "ended: transport failed"]
     assert stack.layer.counters["send_failures"] == 1
+
+
+@pytest.mark.requirement("8.2.6.1-3")
+@pytest.mark.parametrize(("wait", "copied"), [(0, "54 0.000"), (0.1, "54 0.100")])
+def test_timestamp_in_a_100_of_the_transaction_user(new_stack, wait, copied):
+    """A 100 that the transaction user sends by itself has the Timestamp too (8.2.6.1)."""
+    stack = new_stack()
+    stack.receive("INVITE", headers=(("Timestamp", "54"),))
+    stack.step(wait, by=0.1)
+    stack.respond(100)
+    assert stack.last.headers.get("Timestamp") == copied
+
+
+def test_timestamp_that_is_there_already(new_stack):
+    """A Timestamp of the transaction user's own is left as it is."""
+    stack = new_stack()
+    stack.receive("INVITE", headers=(("Timestamp", "54"),))
+    stack.respond(100, headers=[("Timestamp", "54 9")])
+    assert stack.last.headers.get_all("Timestamp") == ["54 9"]
+
+
+def test_timestamp_when_the_clock_is_set_back(new_stack):
+    """A delay is never less than nothing, as the grammar has it (25.1)."""
+    stack = new_stack()
+    stack.clock.advance(3600)
+    stack.receive("INVITE", headers=(("Timestamp", "54"),))
+    stack.clock.rightNow -= 1800
+    stack.clock.advance(1801)
+    assert stack.last.headers.get("Timestamp") == "54 1.000" or stack.last.headers.get("Timestamp") == "54 0.200"
+
+
+@pytest.mark.parametrize("is_stateless", [False, True])
+def test_challenge_leaves_nothing_behind(new_stack, is_stateless):
+    """A challenge is sent statelessly: whoever asks for thousands has none of them kept (8.2.7)."""
+
+    def challenge(request, transaction):
+        raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="x"')])
+
+    stack = new_stack(answer=challenge, is_stateless=is_stateless)
+    for _ in range(2):
+        stack.receive("INVITE")
+    assert stack.sent() == ["401", "401"]
+    assert len({data for data, _ in stack.flow.sent}) == 1
+    assert stack.layer.counters["owed"] == 0
+    assert stack.clock.getDelayedCalls() == []
+
+
+@pytest.mark.requirement("4320-4")
+def test_no_408_sent_statelessly(new_stack):
+    """A 408 to a request other than INVITE is not sent, statelessly neither (RFC 4320, 4.2)."""
+    stack = new_stack(answer=lambda request, transaction: transaction.respond_statelessly(request.response(408)))
+    stack.receive("MESSAGE")
+    assert stack.sent() == []
+    assert stack.told() == ["request", "ended: answered"]

@@ -204,26 +204,55 @@ def test_response_once_that_cannot_be_sent(new_stack):
 def test_proof_is_for_ten_minutes():
     """A source is proven for ten minutes after its latest ACK."""
     clock = Clock()
-    sources = Sources(clock, 0)
+    sources = Sources(clock, 1)
+    for host in ("192.0.2.1", "192.0.2.2"):
+        assert sources.admit(host, 400)
     sources.prove("192.0.2.1")
     clock.advance(300)
     sources.prove("192.0.2.1")
     clock.advance(599)
-    assert sources.admit("192.0.2.1")
+    assert sources.admit("192.0.2.1", 400)
     clock.advance(1)
-    assert not sources.admit("192.0.2.1")
-    assert not sources.admit("192.0.2.2")
+    assert not sources.admit("192.0.2.1", 400)
+    assert not sources.admit("192.0.2.2", 400)
 
 
 def test_proven_sources_are_bounded():
     """Of 10,000 proven sources the one proven longest ago makes room; what has expired goes first."""
     clock = Clock()
-    sources = Sources(clock, 0)
+    sources = Sources(clock, 1)
     for number in range(10_001):
         sources.prove(str(number))
     assert sources.proven == 10_000
-    assert (sources.admit("0"), sources.admit("1")) == (False, True)
+    assert (sources.admit("0", 400), sources.admit("1", 400)) == (True, True), "as everybody may have one"
+    assert (sources.admit("0", 400), sources.admit("1", 400)) == (False, True)
 
     clock.advance(600)
     sources.prove("another")
     assert sources.proven == 1
+
+
+def test_proven_source_is_bounded_too():
+    """A proven source may have fifty times as many, and no more."""
+    sources = Sources(Clock(), 2)
+    sources.prove("192.0.2.1")
+    assert [sources.admit("192.0.2.1", 400) for _ in range(101)] == [True] * 100 + [False]
+
+
+def test_long_response_counts_as_several():
+    """It is octets that a forged source is flooded with; what was counted is given back."""
+    sources = Sources(Clock(), 3)
+    assert [sources.admit("192.0.2.1", 1100) for _ in range(2)] == [True, False]
+    sources.release("192.0.2.1", 1100)
+    assert sources.unacknowledged == 0
+
+
+def test_proof_ends_when_an_ack_does_not_come(new_stack):
+    """A source that owes an ACK for 32 seconds is as good as forged again."""
+    stack = new_stack(answer=answering(486), max_unacknowledged=1)
+    response = invite(stack, 1)
+    acknowledge(stack, 1, response.headers.get("To"))
+    assert stack.layer.counters["proven_sources"] == 1
+    invite(stack, 2)
+    stack.step(32)
+    assert stack.layer.counters["proven_sources"] == 0

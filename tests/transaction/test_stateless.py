@@ -366,7 +366,10 @@ def test_drain_and_stop(new_stack):
     stack.layer.stop()
 
     assert stack.sent() == ["486", "503"]
-    assert [call[2] for call in stack.user.calls if call[0] == "transaction_ended"] == [EndReason.ANSWERED] * 2
+    assert [call[2] for call in stack.user.calls if call[0] == "transaction_ended"] == [
+        EndReason.ANSWERED,
+        EndReason.SHUTDOWN,
+    ]
     assert stack.clock.getDelayedCalls() == []
 
 

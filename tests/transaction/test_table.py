@@ -114,3 +114,11 @@ def test_any_octets(octets, where, inserted):
     response_key(octets)
     response_key(b"SIP/2.0 " + octets)
     response_key(response()[:where] + inserted + response()[where:])
+
+
+def test_long_key_is_kept_short():
+    """However long a branch is, what is kept of it is not, and it is found again."""
+    long, other = (make_request("INVITE", branch=f"z9hG4bK{'x' * 30_000}{end}") for end in "12")
+    assert len(transaction_key(long)) < 600
+    assert transaction_key(long) != transaction_key(other)
+    assert response_key(long.response(486).to_bytes()) == (transaction_key(long), "INVITE")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
 from twisted_sipuas.interfaces import EndReason
@@ -354,3 +356,47 @@ def test_authenticator(later):
         answer.callback("alice")
     assert call.statuses == [401, 200]
     assert identities == ["alice"]
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_handler_that_goes_on_after_its_answer(transport):
+    """A handler that has answered may go on, until its time is up, by whatever transport the request came."""
+    done = []
+
+    class Server(UserAgentServer):
+        async def handle_MESSAGE(self, request, transaction):
+            transaction.respond(request.response(202))
+            await deferLater(call.clock, 1)
+            done.append(request)
+
+        async def handle_INFO(self, request, transaction):
+            await deferLater(call.clock, 1)
+            transaction.respond(request.response(200))
+            await Deferred(done.append)
+
+    call = Call(Server())
+    call.flow = RecordingFlow(transport)
+    call.send("MESSAGE", transport=transport)
+    assert call.statuses == [202]
+    call.clock.advance(1)
+    assert len(done) == 1
+
+    call.send("INFO", branch="z9hG4bK2", transport=transport)
+    call.clock.advance(1)
+    assert call.server.counters["handlers"] == 1
+    call.clock.pump([1] * 30)
+    assert len(done) == 2, "and is cancelled when its time is up"
+    assert call.server.counters["handlers"] == 0
+
+
+def test_cancelled_error_of_asyncio(call, logged_failures):
+    """An `asyncio.CancelledError`, which is no `Exception`, is a fault like any other."""
+
+    class Server(UserAgentServer):
+        def handle_MESSAGE(self, request, transaction):
+            raise asyncio.CancelledError
+
+    call = Call(Server())
+    call.send("MESSAGE")
+    assert call.statuses == [500]
+    logged_failures.clear()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
@@ -23,6 +24,7 @@ __all__ = ["BaseLayer", "Redeliver", "log_failure"]
 _log = Logger()
 
 _RETRY_AFTER = (("Retry-After", "5"),)
+_CHALLENGES = (401, 407)
 _LONGEST_KEY = 64  # octets, as BLAKE2b takes it
 
 # What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
@@ -37,6 +39,10 @@ class _Transaction(Protocol):
 
     method: str
     request: Request | None
+    outcome: EndReason
+
+    def respond_statelessly(self, response: Response) -> None:
+        """Send *response* and forget the transaction, if nothing was sent yet."""
 
     def respond(self, response: Response) -> None:
         """Send *response*."""
@@ -76,6 +82,8 @@ class BaseLayer:
         self._max_transactions = max_transactions
         self._redeliver = redeliver
         self._secret = secrets.token_bytes(32) if key is None else key
+        self._handed_over = 0  # requests that the transaction user is looking at right now
+        self._is_stopped = False
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
         self._counters = {"refused": 0, "malformed": 0, "send_failures": 0}
@@ -148,7 +156,11 @@ class BaseLayer:
         if request is None:
             return
         try:
-            transaction.respond(_refusal(request, error))
+            refusal = _refusal(request, error)
+            if refusal.status in _CHALLENGES:
+                transaction.respond_statelessly(refusal)  # 8.2.7: it costs its sender as much as us
+            else:
+                transaction.respond(refusal)
         except Exception:  # what was raised holds what no response can
             _log.failure("{method} could not be refused", method=transaction.method)
             transaction.respond(request.response(500, rule="exception"))
@@ -167,16 +179,33 @@ class BaseLayer:
 
     def stop(self) -> None:
         """End every transaction; no timer is left."""
+        self._is_stopped = True
         for transaction in self._transactions():
             if transaction.request is not None:
+                transaction.outcome = EndReason.SHUTDOWN
                 refusal = transaction.request.response(503, headers=_RETRY_AFTER, rule="shutdown")
                 transaction.respond(refusal)
             transaction.abandon(EndReason.SHUTDOWN)
         if self._drain_limit is not None and self._drain_limit.active():
             self._drain_limit.cancel()
 
+    @contextmanager
+    def _handing_over(self) -> Iterator[None]:
+        """While a request is handed to the transaction user an answer is owed, though no transaction is kept yet."""
+        self._handed_over += 1
+        try:
+            yield
+        finally:
+            self._handed_over -= 1
+            if self._drained is not None:
+                self._check_drained()
+
     def _check_drained(self, time_is_up: bool = False) -> None:
-        if self._drained is not None and not self._drained.called and (time_is_up or self.owed == 0):
+        if (
+            self._drained is not None
+            and not self._drained.called
+            and (time_is_up or self.owed + self._handed_over == 0)
+        ):
             self._drained.callback(None)
 
 

@@ -156,13 +156,18 @@ class TransactionLayer(BaseLayer):
     def _begin(self, request: Request, key: str, flow: IFlow, route: IFlow) -> None:
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
         transaction = kind(key, request, self._to_tag(request), flow, route, self, merge_key(request))
+        self._handed_over += 1
         self._tell(transaction, self._transaction_user.request_received, request, transaction)
-        if transaction.state is State.TERMINATED:
-            return
-        if not transaction.is_registered:
-            self.register(transaction)
-        if transaction.request is not None:
-            transaction.start()
+        self._handed_over -= 1
+        if self._is_stopped:
+            transaction.abandon(EndReason.SHUTDOWN)
+        elif transaction.state is not State.TERMINATED:
+            if not transaction.is_registered:
+                self.register(transaction)
+            if transaction.request is not None:
+                transaction.start()
+        if self._drained is not None:
+            self._check_drained()
 
     def _ack_received(self, ack: Request, flow: IFlow) -> None:
         to_tag = ack.to.tag

@@ -79,6 +79,8 @@ class TimerQueue(Generic[_Entry]):
         self._length += 1
         if last is not None:
             last._next = entry
+            if entry._due < last._due and self._call is not None:  # the clock was set back, and the call is far away
+                self._call.reset(self.seconds)
             return
         self._first = entry
         if not self._is_serving:

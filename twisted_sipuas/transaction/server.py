@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
-from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
@@ -115,7 +115,8 @@ class ServerTransaction(Timed):
     ) -> None:
         self._queue = None
         self.key = key
-        self.method = sys.intern(request.method)  # one text for all that wait
+        method = request.method
+        self.method = sys.intern(method) if method in KNOWN_METHODS else method  # one text for all that wait
         self.request: Request | None = request
         self.to_tag = to_tag
         self.merge_key = merge_key
@@ -180,6 +181,9 @@ class ServerTransaction(Timed):
             self.respond(response)
             return
         assert self.request is not None
+        if response.status == 408 and self.method != "INVITE":
+            self._send_and_forget(None)  # RFC 4320, 4.2: the client has given up by itself
+            return
         self._send_and_forget(response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header))
 
     def cancel_received(self) -> None:
@@ -204,8 +208,12 @@ class ServerTransaction(Timed):
     def response_lost(self) -> None:
         """The latest response did not arrive: send it another way, or end if there is none (18.4, 17.2.4)."""
         response = self._last_response
-        if response is None or not self._keeper.redeliver(response, self._route):
-            self.abandon(EndReason.TRANSPORT_FAILED)
+        if response is None:
+            if self.state is not State.ACCEPTED:  # where it is the transaction user that has it
+                return
+        elif self._keeper.redeliver(response, self._route):
+            return
+        self.abandon(EndReason.TRANSPORT_FAILED)
 
     def abandon(self, reason: EndReason) -> None:
         """End the transaction now, whatever is owed."""
@@ -219,7 +227,7 @@ class ServerTransaction(Timed):
     def _trying(self, due: float, rule: str) -> Response:
         """Return the 100 that was *due* so many seconds after the request, and is sent as the timer fires."""
         assert self.request is not None, "the timer stops with the final response"
-        delay = self._keeper.clock.seconds() - (self._due - due)
+        delay = max(0.0, self._keeper.clock.seconds() - (self._due - due))  # the clock may have been set back
         return self.request.response(100, headers=_timestamp(self.request, delay), rule=rule)
 
     def _send(self, data: bytes | None) -> None:
@@ -264,6 +272,7 @@ class ServerTransaction(Timed):
             self._queue.remove(self)
 
     def _terminate(self, reason: EndReason) -> None:
+        self.outcome = reason
         self._finish(State.TERMINATED)
         self._last_response = None
         self._keeper.ended(self, reason)
@@ -313,6 +322,8 @@ class InviteServerTransaction(ServerTransaction):
         if self.state is State.PROCEEDING:
             self._send(self._octets(self._trying(self._keeper.timers.trying_delay, "17.2.1-2")))
         elif self.state is State.COMPLETED:
+            if self._source is not None:
+                self._keeper.sources.disprove(self._source)
             self._terminate(EndReason.ACK_TIMEOUT)  # 17.2.1, Timer H: no ACK ever came
         else:
             # 17.2.1, Timer I: no more ACKs are to be expected; RFC 6026, 7.1, Timer L: no more INVITEs are.
@@ -340,19 +351,30 @@ class InviteServerTransaction(ServerTransaction):
         """See `IServerTransaction`."""
         status = response.status
         if self.state is State.PROCEEDING:
-            data = self._octets(response)
+            data = self._octets(self._with_timestamp(response) if status == 100 else response)
             if status < 200:
                 self.stop_waiting()
                 self._send(data)
             elif status < 300:
                 self._accept(data)
-            elif self.flow.is_reliable or self._admits():
+            elif self.flow.is_reliable or self._admits(data):
                 self._complete(data)
             else:
                 self._respond_once(response, data)
         elif self.state is State.ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
             self._send(self._octets(response))
         # Completed, Confirmed, Terminated: the final response went out; this one is dropped.
+
+    def _with_timestamp(self, response: Response) -> Response:
+        """Return the transaction user's own 100 with the Timestamp that it has to have (8.2.6.1)."""
+        assert self.request is not None
+        if "Timestamp" in response.headers:
+            return response
+        delay = 0.0 if self._queue is None else self._keeper.clock.seconds() - self.since
+        headers = response.headers
+        for name, value in _timestamp(self.request, max(0.0, delay)):
+            headers = headers.added(name, value)
+        return Response(response.status, response.reason, headers, response.body, rule=response.rule)
 
     def _accept(self, data: bytes) -> None:
         self._finish(State.ACCEPTED)
@@ -371,10 +393,10 @@ class InviteServerTransaction(ServerTransaction):
         keeper.queue(keeper.timers.lifetime).append(self)
         self._send(data)
 
-    def _admits(self) -> bool:
-        """Whether the source may have one more response that is resent until its ACK comes."""
+    def _admits(self, data: bytes) -> bool:
+        """Whether the source may have one more response, *data*, that is resent until its ACK comes."""
         source = self._route.remote_address.network
-        if not self._keeper.sources.admit(source):
+        if not self._keeper.sources.admit(source, len(data)):
             return False
         self._source = source
         return True
@@ -397,7 +419,7 @@ class InviteServerTransaction(ServerTransaction):
             self._retransmission.stop_waiting()
             self._retransmission = None
         if self._source is not None and self.state is State.COMPLETED:
-            self._keeper.sources.release(self._source)
+            self._keeper.sources.release(self._source, self.octets)
             self._source = None
         self.state = state
         if self._queue is not None:

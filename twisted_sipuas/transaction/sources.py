@@ -1,7 +1,7 @@
 """Which hosts receive what we send them? Who has not shown it is not sent the same response again and again.
 
 A response to an INVITE is resent until its ACK comes (RFC 3261, 17.2.1). On UDP the source of an INVITE may be forged,
-and then this is the one way in which we send a third party more than was sent to us.
+and then a third party is sent eleven responses for one request.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ __all__ = ["Sources"]
 
 _PROVEN_FOR = 600.0  # seconds
 _MAX_PROVEN = 10_000
+_MORE_IF_PROVEN = 50  # times as many responses as others may have
+_UNIT = 500  # octets; a longer response counts as several
 
 
 class Sources:
     """Counts the responses to INVITEs that wait for their ACK, by source, and bounds them by *limit*.
 
-    A source is an `Address.network`: for IPv6 all the addresses that one host may have. It is proven for ten minutes by
-    an ACK with a To tag that we made and sent there, for nobody else can know that. The bound is not for proven ones;
-    at most 10,000 are remembered, those proven last.
+    A response of more than 500 octets counts as several. A source is an `Address.network`: for IPv6 all the addresses
+    that one host may have. It is proven for ten minutes by an ACK with a To tag that we made and sent there, for nobody
+    else can know that, or until an ACK does not come; meanwhile it may have 50 times as many. At most 10,000 are
+    remembered, those proven last.
     """
 
     def __init__(self, clock: IReactorTime, limit: int) -> None:
@@ -40,21 +43,26 @@ class Sources:
         """How many sources are remembered as proven."""
         return len(self._proven)
 
-    def admit(self, source: str) -> bool:
-        """Count one more response for *source*, and return True; False if it has as many as it may have."""
+    def admit(self, source: str, octets: int) -> bool:
+        """Count a response of *octets* for *source*, and return True; False if it has as many as it may have."""
         count = self._unacknowledged.get(source, 0)
-        if count >= self._limit and not self._is_proven(source):
+        limit = self._limit
+        if count >= limit and not (self._is_proven(source) and count < limit * _MORE_IF_PROVEN):
             return False
-        self._unacknowledged[source] = count + 1
+        self._unacknowledged[source] = count + 1 + octets // _UNIT
         return True
 
-    def release(self, source: str) -> None:
-        """One response for *source* is not waited for any longer."""
-        count = self._unacknowledged[source] - 1
+    def release(self, source: str, octets: int) -> None:
+        """A response of *octets* for *source* is not waited for any longer."""
+        count = self._unacknowledged[source] - 1 - octets // _UNIT
         if count:
             self._unacknowledged[source] = count
         else:
             del self._unacknowledged[source]
+
+    def disprove(self, source: str) -> None:
+        """An ACK that *source* owed did not come: it may be forged now."""
+        self._proven.pop(source, None)
 
     def prove(self, source: str) -> None:
         """An ACK showed that *source* receives what we send it."""

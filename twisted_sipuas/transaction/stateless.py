@@ -76,6 +76,7 @@ class _StatelessTransaction:
         """End the transaction now, whatever is owed."""
         if self.request is not None:
             self.request = None
+            self.outcome = reason
             self._layer.ended(self, reason)
 
     def __repr__(self) -> str:
@@ -140,9 +141,12 @@ class StatelessLayer(BaseLayer):
             self._refuse(request, route)
             return
         transaction = _StatelessTransaction(key, request, flow, route, self)
-        self._tell(transaction, self._transaction_user.request_received, request, transaction)
-        if not transaction.ended:
-            self._pending[key, request.method] = transaction
+        with self._handing_over():
+            self._tell(transaction, self._transaction_user.request_received, request, transaction)
+            if self._is_stopped:
+                transaction.abandon(EndReason.SHUTDOWN)
+            elif not transaction.ended:
+                self._pending[key, request.method] = transaction
 
     def response_lost(self, octets: bytes) -> None:
         """Nothing is left that could send a response again (8.2.7)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ from twisted_sipuas.syntax.message import Request
 __all__ = ["TransactionTable", "has_identifier", "merge_key", "response_key", "transaction_key"]
 
 _MAGIC_COOKIE = "z9hG4bK"
+_LONGEST_KEY = 512  # characters
 
 
 class _Matched(Protocol):
@@ -40,12 +42,19 @@ def transaction_key(request: Request, to_tag: str | None = None) -> str:
     via = request.via
     branch = via.branch
     if branch is not None and _is_identifier(branch):
-        return f"{branch} {via.sent_by}"
+        return _bounded(f"{branch} {via.sent_by}")
     from_tag = request.from_.tag or ""
     if to_tag is None:
         to_tag = request.to.tag or ""
     # The line break is in no key with a cookie, so that nobody can make one kind look like the other.
-    return f"\n{request.uri_text} {from_tag} {to_tag} {request.call_id} {request.cseq.number} {via.text}"
+    return _bounded(f"\n{request.uri_text} {from_tag} {to_tag} {request.call_id} {request.cseq.number} {via.text}")
+
+
+def _bounded(key: str) -> str:
+    """Return *key*, or what stands for one that is so long that only a flood of them is of use to its sender."""
+    if len(key) <= _LONGEST_KEY:
+        return key
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def has_identifier(via: Via) -> bool:
@@ -97,7 +106,7 @@ def response_key(octets: bytes) -> tuple[str, str | None] | None:
         method = None if cseq is None else CSeq(cseq).method
     except (MessageSyntaxError, IndexError):
         return None
-    return (f"{via.branch} {via.sent_by}", method) if has_identifier(via) else None
+    return (_bounded(f"{via.branch} {via.sent_by}"), method) if has_identifier(via) else None
 
 
 class TransactionTable(Generic[_T]):

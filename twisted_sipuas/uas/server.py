@@ -153,8 +153,9 @@ class UserAgentServer:
         self._abandon(transaction)
 
     def transaction_ended(self, transaction: IServerTransaction, reason: EndReason) -> None:
-        """Cancel the handler, if the transaction ended before it."""
-        self._abandon(transaction)
+        """Cancel the handler, if the transaction ended before its answer; what it does behind that is its own."""
+        if reason is not EndReason.ANSWERED:
+            self._abandon(transaction)
 
     # For subclasses
 
@@ -223,7 +224,7 @@ class UserAgentServer:
 
     def _watch(self, request: Request, transaction: IServerTransaction) -> None:
         """Bound the time of a handler that is at it still; cancel it at once if its transaction is over already."""
-        if transaction.ended:
+        if transaction.ended and transaction.outcome is not EndReason.ANSWERED:
             self._abandon(transaction)
             return
         assert self.clock is not None, "a service gives its clock to its transaction user"
