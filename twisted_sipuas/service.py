@@ -23,6 +23,7 @@ from twisted_sipuas.transaction.stateless import StatelessLayer
 from twisted_sipuas.transport.connect import connect
 from twisted_sipuas.transport.connections import Connections
 from twisted_sipuas.transport.delivery import ResponseDelivery
+from twisted_sipuas.transport.flow import StreamFlow
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.listen import parse_advertised, parse_listen
 from twisted_sipuas.transport.listeners import Listeners, Listening
@@ -103,7 +104,7 @@ class SIPService(Service):
             reactor,
             server_header=server_header,
             max_transactions=max_transactions,
-            redeliver=lambda octets, flow: self._delivery.redeliver(octets, flow),
+            redeliver=self._redeliver,
         )
         self._layer = self._make_layer()
         self._is_bound = False
@@ -301,6 +302,11 @@ class SIPService(Service):
         if self._resolver is None:
             self._resolver = default_resolver(self._reactor)
         return self._resolver
+
+    def _redeliver(self, octets: bytes, flow: IFlow) -> bool:
+        """Have *octets* sent another way, if there is one: behind a proxy there is none but the proxy's own."""
+        is_proxied = isinstance(flow, StreamFlow) and flow.is_proxied
+        return not is_proxied and self._delivery.redeliver(octets, flow)
 
     def _undeliverable(self, octets: bytes) -> None:
         self._layer.sending_failed(octets)

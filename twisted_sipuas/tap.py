@@ -34,6 +34,7 @@ __all__ = ["Options", "makeService"]
 
 _log = Logger()
 
+_ACCEPTED_AT_ONCE = 200  # connections that a listener accepts before those that are too many are closed again
 _OTHER_FILES = 100  # descriptors that are no connection: listeners, database, log, event queue
 
 _DEFAULT_LOCATION = "sqlite:sipuas.sqlite"
@@ -135,7 +136,7 @@ class Options(usage.Options):
     def opt_trust(self, network: str) -> None:
         """A network, such as 192.0.2.0/24, whose hosts may have responses sent to others by maddr and DNS, as RFC 3261
         lets anybody. May be given again and again.
-        [default: none but loopback]"""
+        [default: none]"""
         try:
             Trust([network])
         except ValueError:
@@ -231,7 +232,7 @@ def makeService(options: Options) -> IService:
         limits=TransportLimits(
             max_message=options["max-message"],
             max_header=options["max-header"],
-            max_connections=_fitting_connections(options["max-connections"]),
+            max_connections=_fitting_connections(options["max-connections"], len(options["listen"])),
             max_connections_per_source=options["max-connections-per-source"],
             message_timeout=options["message-timeout"],
             idle_timeout=options["idle-timeout"],
@@ -245,15 +246,16 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def _fitting_connections(wanted: int) -> int:
+def _fitting_connections(wanted: int, listeners: int) -> int:
     """Raise the limit of open files so that *wanted* connections fit; return how many do, and log if they are fewer."""
-    needed = wanted + _OTHER_FILES
+    others = _OTHER_FILES + listeners * _ACCEPTED_AT_ONCE
+    needed = wanted + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < needed:
-            fitting = max(1, soft - _OTHER_FILES)
+            fitting = max(1, soft - others)
             _log.warn("--max-connections: {fitting}, as this process may open {soft} files", fitting=fitting, soft=soft)
             return fitting
     return wanted

@@ -248,7 +248,7 @@ async def test_free_on_both(taken_tcp: int, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(reactor, "listenTCP", first_is_taken)
     async with serving("udp:0") as service:
-        assert len(tried) == 2
+        assert len(tried) > 1  # another one may be taken too, by somebody else on this machine
         assert address(service, "udp") == address(service, "tcp")
         await is_served(service)
 

@@ -246,6 +246,31 @@ async def test_haproxy(header: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_new_connection_to_who_a_proxy_names() -> None:
+    """Who reaches a proxied port may claim any source; nothing is opened to it when the connection is gone (18.2.2)."""
+    user = ringing()
+    with socket.create_server(("127.0.0.1", 0)) as victim:
+        sent_by = f"127.0.0.1:{victim.getsockname()[1]}"
+        async with serving("haproxy:tcp:0:interface=127.0.0.1", user=user) as service:
+
+            def call() -> None:
+                with connect(address(service, "tcp")) as connection:
+                    connection.sendall(b"PROXY TCP4 127.0.0.1 198.51.100.9 4444 5061\r\n")
+                    connection.sendall(make_request("INVITE", transport="TCP", sent_by=sent_by).to_bytes())
+                    assert read_response(connection).status == 180
+                    reset(connection)
+
+            await deferToThread(call)
+            await until(lambda: not service.counters["connections"])
+            invite, transaction = invite_of(user)
+            transaction.respond(invite.response(486))
+            assert reason_of(user) is EndReason.TRANSPORT_FAILED
+        victim.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            victim.accept()
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_proxy_header() -> None:
     """Behind ``haproxy:`` a connection without a PROXY header is let go (what it says cannot be believed)."""
     async with serving("haproxy:tcp:0:interface=127.0.0.1") as service:

@@ -717,15 +717,26 @@ def test_whole_deadline() -> None:
 def test_pending_bound() -> None:
     """What is more than may wait is refused and counted, and there is room again later."""
     bench = Bench(None, max_pending=2)
-    gone = stream()
-    assert bench.delivery.redeliver(response(gone, "a.example.com"), gone)
-    assert bench.delivery.redeliver(response(gone, "b.example.com:5070"), gone)
-    assert not bench.delivery.redeliver(response(gone, "c.example.com:5080"), gone)
-    assert not bench.delivery.redeliver(response(gone, "a.example.com"), gone)
-    assert bench.counted() == {"refused": 2}
+    gone = [RecordingFlow("TCP", (f"192.0.2.{number}", 40000)) for number in range(1, 4)]
+    assert bench.delivery.redeliver(response(gone[0]), gone[0])
+    assert bench.delivery.redeliver(response(gone[1]), gone[1])
+    assert not bench.delivery.redeliver(response(gone[2]), gone[2])
+    assert bench.counted() == {"refused": 1}
     bench.refused(0)
-    assert bench.delivery.redeliver(response(gone, "c.example.com:5080"), gone)
+    assert bench.delivery.redeliver(response(gone[2]), gone[2])
     assert len(bench.attempts) == 3
+
+
+def test_share_of_a_source() -> None:
+    """One source may have a fifth of what may wait, however many others there are; IPv6 counts by network."""
+    bench = Bench(None, max_pending=10)
+    for hosts in (["192.0.2.1"] * 3, ["2001:db8::1", "2001:db8::2", "2001:db8::3"]):
+        flows = [RecordingFlow("TCP", (host, 40000)) for host in hosts]
+        taken = [bench.delivery.redeliver(response(flow, f"a:{5070 + at}"), flow) for at, flow in enumerate(flows)]
+        assert taken == [True, True, False]
+    bench.refused(0)
+    flow = RecordingFlow("TCP", ("192.0.2.1", 40000))
+    assert bench.delivery.redeliver(response(flow, "a:5080"), flow)
 
 
 def test_counters_are_read_only() -> None:

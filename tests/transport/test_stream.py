@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
@@ -563,6 +564,87 @@ def test_no_address_behind_a_proxy(client: str) -> None:
     assert transport.is_lost
     assert world.receiver.calls == []
     assert world.counted == {"not_sip": 1}
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 abc 5060\r\n",
+        b"PROXY TCP4 \xff\xfe 192.0.2.1 1 5060\r\n",
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 -5 5060\r\n",
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 99999999 5060\r\n",
+    ],
+)
+def test_malformed_proxy_header(header: bytes) -> None:
+    """What Twisted's reader of PROXY headers cannot read lets the connection go, and raises nothing."""
+    world = World(is_proxied=True)
+    transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
+    wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
+    assert wrapper is not None
+    transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+    wrapper.makeConnection(transport)
+    wrapper.dataReceived(header + FIRST)
+    assert transport.is_lost
+    assert world.receiver.calls == []
+    assert world.counted == {"not_sip": 1}
+    world.assert_nothing_left()
+
+
+def test_own_fault_behind_a_proxy() -> None:
+    """A ValueError behind the PROXY header is a fault of ours, and not hidden."""
+
+    def fail(flow: IFlow) -> None:
+        raise ValueError("ours")
+
+    world = World(Receiver(fail), is_proxied=True)
+    transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
+    wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
+    assert wrapper is not None
+    wrapper.makeConnection(transport)
+    with pytest.raises(ValueError, match="ours"):
+        wrapper.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.1 1 5060\r\n" + FIRST)
+    wrapper.connectionLost(Failure(ConnectionDone()))
+    world.assert_nothing_left()
+
+
+def test_log_of_what_is_not_sip() -> None:
+    """However many connections are let go, the log grows by one line a second, which says how many there were more."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "twisted_sipuas.transport.stream":
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        world = World()
+        for _ in range(4):
+            for _ in range(10):
+                transport = world.connect()
+                world.feed(transport, b"\0")
+                transport.flush()
+            world.step(1)
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert len(lines) == 4
+    assert lines[1].endswith("is let go: The stream is not SIP; 9 more before")
+    assert world.counted == {"not_sip": 40}
+
+
+def test_half_closed_after_a_refusal() -> None:
+    """A refusal of what is malformed does not stand for the answer that the next request is owed (18.2.2)."""
+    world = World()
+    transport = world.connect()
+    world.feed(transport, BAD + FIRST)
+    assert transport.value() == b"400"
+    world.receiver.flows[0].send(b"SIP/2.0 400 Bad Request\r\n\r\n")
+    assert transport.protocol is not None
+    transport.protocol.readConnectionLost()
+    assert not transport.disconnecting
+    world.receiver.flows[1].send(ANSWER)
+    assert transport.disconnecting
+    transport.flush()
     world.assert_nothing_left()
 
 

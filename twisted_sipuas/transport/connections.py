@@ -39,6 +39,8 @@ class Connections:
         self._sources: dict[_Connection, str] = {}  # every connection, and what it is counted under
         self._per_source: dict[str, int] = {}
         self._closing: list[Deferred[None]] = []
+        self._told_at = -1.0  # when the log was last told of a connection that was no use
+        self._suppressed = 0
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -46,6 +48,18 @@ class Connections:
     def count(self, what: str) -> None:
         """Add one to the counter *what*."""
         self.counters[what] += 1
+
+    def let_go(self, what: str, now: float) -> int | None:
+        """Add one to the counter *what*; returns how many were not told of since one last was, None to tell nothing.
+
+        So that a log grows by one line a second at most, whatever comes. *now* is in seconds.
+        """
+        self.count(what)
+        if not self._told_at <= now < self._told_at + 1:
+            suppressed, self._suppressed, self._told_at = self._suppressed, 0, now
+            return suppressed
+        self._suppressed += 1
+        return None
 
     def admit(self, connection: _Connection) -> bool:
         """Whether there is room for *connection*, which then counts."""

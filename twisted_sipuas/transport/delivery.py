@@ -7,6 +7,7 @@ to the packet's source address alone, and what the Via names is located only for
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ __all__ = ["ResponseDelivery"]
 
 _log = Logger()
 
+_SOURCES_AT_LEAST = 5  # sources that it takes to use up what there is
 _LONGEST = 32.0  # seconds: 64*T1, after which no client transaction waits for the response any more (17.1)
 
 _Connect = Callable[[str, Address, str], "Deferred[IFlow]"]
@@ -39,7 +41,8 @@ class ResponseDelivery:
     cancelled. *is_trusted* is asked with a source address whether names and addresses that the source gave may be
     followed; *resolver* gives what names are looked up with. *failed* is called with the octets of a response that
     could not be delivered after all. *timeout* is in seconds, for each connection and for each location.
-    *max_pending* bounds the responses that wait, and the connections that are kept for another response.
+    *max_pending* bounds the responses that wait, of which one source (`Address.network`) may have a fifth, and the
+    connections that are kept for another response.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ResponseDelivery:
         self._timeout = timeout
         self._max_pending = max_pending
         self._pending: set[Deferred[None]] = set()
+        self._per_source: Counter[str] = Counter()
         self._stopped = False
         self._counters = {"reconnected": 0, "relocated": 0, "refused": 0, "failed": 0}
 
@@ -82,7 +86,9 @@ class ResponseDelivery:
             return False
         if not flow.is_reliable and not self._may_relocate(via, flow):
             return False
-        if len(self._pending) >= self._max_pending:
+        source = flow.remote_address.network
+        share = max(1, self._max_pending // _SOURCES_AT_LEAST)
+        if len(self._pending) >= self._max_pending or self._per_source[source] >= share:
             self._counters["refused"] += 1
             return False
         deliver = self._by_connection if flow.is_reliable else self._by_datagram
@@ -95,7 +101,8 @@ class ResponseDelivery:
             self._counters["failed"] += not outcome[0]
             return outcome[0]
         self._pending.add(ended)
-        ended.addCallback(lambda _: self._ended(ended, octets, outcome[0]))
+        self._per_source[source] += 1
+        ended.addCallback(lambda _: self._ended(ended, octets, outcome[0], source))
         return True
 
     def stop(self) -> Deferred[None]:
@@ -149,8 +156,11 @@ class ResponseDelivery:
         flow = await self._connections.to(transport, address, host)
         return flow is not None and _sent(octets, flow)
 
-    def _ended(self, delivery: Deferred[None], octets: bytes, delivered: bool) -> None:
+    def _ended(self, delivery: Deferred[None], octets: bytes, delivered: bool, source: str) -> None:
         self._pending.discard(delivery)
+        self._per_source[source] -= 1
+        if not self._per_source[source]:
+            del self._per_source[source]
         if delivered or self._stopped:
             return
         self._counters["failed"] += 1

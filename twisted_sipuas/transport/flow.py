@@ -44,6 +44,10 @@ class StreamSender(Protocol):
     closed: bool
 
     @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy told who the peer is."""
+
+    @property
     def advertised_address(self) -> Address | None:
         """What others are to be told instead of the connection's own address, or None."""
 
@@ -121,6 +125,11 @@ class StreamFlow:
         self.transport = transport
         self.local_address = local_address
         self.remote_address = remote_address
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy told who the peer is, so that nobody but the proxy leads there."""
+        return self._sender.is_proxied
 
     @property
     def advertised_address(self) -> Address:

@@ -239,7 +239,7 @@ def _inherited(descriptor: int) -> socket.socket:
             raise
     except OSError as error:
         raise StartError(f"udp:fd={descriptor}: {error.strerror}; no such socket was inherited") from None
-    if bound.type != socket.SOCK_DGRAM:
+    if bound.type != socket.SOCK_DGRAM or bound.family not in (socket.AF_INET, socket.AF_INET6):
         bound.close()
         raise StartError(f"udp:fd={descriptor}: this is no UDP socket; see --listen")
     return bound

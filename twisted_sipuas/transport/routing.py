@@ -22,7 +22,7 @@ _MAX_TTL = 255
 
 
 class Trust:
-    """Which sources may have us send to others: loopback, and the *networks* given, as `ipaddress` reads them.
+    """Which sources may have us send where their names say: the *networks* given, as `ipaddress` reads them.
 
     Raises `ValueError` for what is no network.
     """
@@ -38,10 +38,10 @@ class Trust:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
-        return address.is_loopback or any(address in network for network in self._networks)
+        return any(address in network for network in self._networks)
 
 
-_NONE_BUT_LOOPBACK = Trust()
+_NOBODY = Trust()
 
 
 def stamp(request: Request, flow: IFlow) -> None:
@@ -58,7 +58,7 @@ def stamp(request: Request, flow: IFlow) -> None:
         request.stamp_via(None, port)
 
 
-def response_route(request: Request, flow: IFlow, trust: Trust = _NONE_BUT_LOOPBACK) -> IFlow:
+def response_route(request: Request, flow: IFlow, trust: Trust = _NOBODY) -> IFlow:
     """Return the way for responses to *request*, which was stamped and came on *flow* (18.2.2; RFC 3581, 4).
 
     On a reliable transport that is the connection. On UDP it is maddr where *trust* or its kind permits it, else the
@@ -99,7 +99,8 @@ def _by_maddr(maddr: str, via: Via, flow: IFlow, trust: Trust) -> IFlow | None:
     if address.is_multicast:
         return flow.towards(destination, _ttl(via))
     source = flow.remote_address.host
-    return flow.towards(destination) if destination.host == source or trust.covers(source) else None
+    may_choose = destination.host == source or ipaddress.ip_address(source).is_loopback or trust.covers(source)
+    return flow.towards(destination) if may_choose else None
 
 
 def _ttl(via: Via) -> int:

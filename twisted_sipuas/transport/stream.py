@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,6 +34,7 @@ __all__ = ["SIPStreamFactory", "SIPStreamProtocol"]
 _log = Logger()
 
 _FINAL = tuple(f"SIP/2.0 {digit}".encode() for digit in range(2, 7))
+_MAX_PORT = 65535
 _BATCH = 32  # messages of a connection that are handled before others have a turn
 _CLOSE_TIMEOUT = 5.0  # seconds for the last octets to leave before the connection is cut
 
@@ -71,16 +74,26 @@ class SIPStreamProtocol(Protocol):
             self.transport.abortConnection()
             return
         self.closed = False
-        if factory.is_proxied:  # Twisted's reader of PROXY headers does not pass on that the peer sends nothing more
-            self.transport.readConnectionLost = self.readConnectionLost
-            self.transport.writeConnectionLost = self.writeConnectionLost
-            alsoProvides(self.transport, IHalfCloseableProtocol)
+        if factory.is_proxied:
+            self._wrap_proxied()
         limits = connections.limits
         self._framer = StreamFramer(limits.max_header, limits.max_message)
         self._is_in_handshake = ISSLTransport.providedBy(self.transport)
-        seconds = limits.message_timeout if self._is_in_handshake else limits.idle_timeout
+        is_preparing = self._is_in_handshake or factory.is_proxied
+        seconds = limits.message_timeout if is_preparing else limits.idle_timeout
         self._deadline = factory.clock.callLater(seconds, self._cut_off)
         self.transport.registerProducer(self, True)
+
+    def _wrap_proxied(self) -> None:
+        """Mend what the transport, Twisted's reader of PROXY headers, does not do.
+
+        It does not pass on that the peer sends nothing more, and what is no header makes it raise.
+        """
+        reader = self.transport
+        reader.readConnectionLost = self.readConnectionLost
+        reader.writeConnectionLost = self.writeConnectionLost
+        alsoProvides(reader, IHalfCloseableProtocol)
+        reader.dataReceived = partial(self._read_proxied, reader.dataReceived)
 
     def handshakeCompleted(self) -> None:
         """TLS is ready: from now on the connection may be idle as others may."""
@@ -134,15 +147,13 @@ class SIPStreamProtocol(Protocol):
         if fault.request is not None:
             self.factory.receiver.syntax_error_received(fault, self.flow)
         else:
-            self.factory.connections.count("not_sip")
-            _log.debug("{flow!r} is let go: {reason}", flow=self.flow, reason=fault.reason)
+            self._let_go("not_sip", fault.reason)
         self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone; what still wants to answer on it is told so."""
         if self._is_in_handshake and not self.closed:
-            self.factory.connections.count("handshakes_failed")
-            _log.debug("{peer} is let go: no TLS handshake", peer=self.transport.getPeer())
+            self._let_go("handshakes_failed", "There was no TLS handshake")
         if self._handshake is not None:
             handshake, self._handshake = self._handshake, None
             handshake.errback(reason)
@@ -238,6 +249,11 @@ class SIPStreamProtocol(Protocol):
             waiter.callback(None)
         return waiter
 
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy told who the peer is."""
+        return self.factory.is_proxied
+
     def close(self) -> None:
         """Close the connection once what was sent has left, and cut it if that takes too long."""
         if self.closed:
@@ -255,20 +271,41 @@ class SIPStreamProtocol(Protocol):
 
     def _admit_client(self, client: Address) -> bool:
         """Whether the *client* that a proxy names is an address, as Twisted does not ask, and there is room for it."""
-        connections = self.factory.connections
         try:
             ipaddress.ip_address(client.host)
         except ValueError:
-            connections.count("not_sip")
-            _log.debug("{peer!r} is let go: no address of a client", peer=client)
+            is_address = False
+        else:
+            is_address = 0 <= client.port <= _MAX_PORT
+        if not is_address:
+            self._let_go("not_sip", "The PROXY header names no address")
             return False
-        return connections.admit_from(self, client.host)
+        return self.factory.connections.admit_from(self, client.host)
+
+    def _read_proxied(self, read: Callable[[bytes], None], data: bytes) -> None:
+        """Have Twisted *read* the PROXY header in *data*; what it cannot read may raise anything."""
+        try:
+            read(data)
+        except ValueError:
+            if self._flow is not None:  # the header was read, and the fault is another's
+                raise
+            self._let_go("not_sip", "Malformed PROXY header")
+            self._abort()
+
+    def _let_go(self, what: str, reason: str) -> None:
+        """Count a connection that is no use as *what*, and say so; a flood of them is one line a second."""
+        suppressed = self.factory.connections.let_go(what, self.factory.clock.seconds())
+        if suppressed is not None:
+            peer = self.transport.getPeer()
+            _log.debug("{peer} is let go: {reason}; {n} more before", peer=peer, reason=reason, n=suppressed)
 
     def _message_received(self, octets: bytes, flow: StreamFlow) -> None:
         receiver = self.factory.receiver
         try:
             message = parse_message(octets, self.factory.connections.limits.max_uri)
         except MessageSyntaxError as fault:
+            if fault.request is not None:  # else there is nobody to be answered
+                self._owed += 1
             receiver.syntax_error_received(fault, flow)
         else:
             if isinstance(message, Request) and message.method != "ACK":
