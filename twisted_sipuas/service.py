@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -89,24 +88,11 @@ class SIPService(Service):
             self._stream_factory,
             tls_client_ca,
         )
-        self._make_delivery = partial(
-            ResponseDelivery,
-            reactor,
-            self._connect,
-            is_trusted=self._trust.covers,
-            resolver=self._get_resolver,
-            failed=self._undeliverable,
-        )
-        self._delivery = self._make_delivery()
-        self._make_layer: Callable[[], TransactionLayer | StatelessLayer] = partial(
-            StatelessLayer if is_stateless else TransactionLayer,
-            transaction_user,
-            reactor,
-            server_header=server_header,
-            max_transactions=max_transactions,
-            redeliver=self._redeliver,
-        )
-        self._layer = self._make_layer()
+        self._server_header = server_header
+        self._max_transactions = max_transactions
+        self._layer_kind = StatelessLayer if is_stateless else TransactionLayer
+        self._delivery = self._new_delivery()
+        self._layer = self._new_layer()
         self._is_bound = False
         self._is_listening = False
         self._was_stopped = False
@@ -178,8 +164,8 @@ class SIPService(Service):
             raise
         if self._was_stopped:
             self._was_stopped = False
-            self._layer = self._make_layer()  # the old one refuses whatever comes
-            self._delivery = self._make_delivery()
+            self._layer = self._new_layer()  # the old one refuses whatever comes
+            self._delivery = self._new_delivery()
         super().startService()
         self._listeners.when_open().addCallback(self._opened)
 
@@ -282,6 +268,24 @@ class SIPService(Service):
 
     def _services(self) -> tuple[IService, ...]:
         return tuple(getattr(self._transaction_user, "services", ()))
+
+    def _new_delivery(self) -> ResponseDelivery:
+        return ResponseDelivery(
+            self._reactor,
+            self._connect,
+            is_trusted=self._trust.covers,
+            resolver=self._get_resolver,
+            failed=self._undeliverable,
+        )
+
+    def _new_layer(self) -> TransactionLayer | StatelessLayer:
+        return self._layer_kind(
+            self._transaction_user,
+            self._reactor,
+            server_header=self._server_header,
+            max_transactions=self._max_transactions,
+            redeliver=self._redeliver,
+        )
 
     def _datagram_protocol(self, advertised: Address | None) -> SIPDatagramProtocol:
         return SIPDatagramProtocol(self, self._limits, advertised or self._advertised)

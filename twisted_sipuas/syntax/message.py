@@ -204,15 +204,11 @@ class Request:
             return False  # a To that we refuse with a 400 gets its tag at the end, where it belongs if anywhere
 
     def stamp_via(self, received: str | None, rport: int) -> None:
-        """Note in the topmost Via value what `Via.stamped` says; every other stays as it was received (18.2.1).
-
-        For the transport alone, before anybody reads the request, for the request is changed.
-        """
+        """Note in the topmost Via value what `Via.stamped` says (18.2.1), before anybody else reads the request."""
         via = self.via
         text, parameters = via.text, via.parameters
         if "rport" in parameters and "received" not in parameters and received is not None and '"' not in text:
-            # The form that nearly every client sends: nothing has to be parsed, and nothing is made but the text.
-            head, flag, tail = text.partition(";rport")
+            head, flag, tail = text.partition(";rport")  # as nearly every client sends it, and nothing need be parsed
             if flag and (not tail or (tail[0] == ";" and tail[-1] != ";")):
                 stamped = f"{head};rport={rport}{tail};received={received}"
                 if self.headers.overwrite_via(stamped, text):

@@ -131,6 +131,10 @@ class ServerTransaction(Timed):
         self._keeper = keeper
         self._last_response: bytes | None = None
         self._cancel_waiters: list[Deferred[None]] | None = None
+        self._prepare(request)
+
+    def _prepare(self, request: Request) -> None:
+        """Note what else this kind of transaction needs of *request*."""
 
     @property
     def ended(self) -> bool:
@@ -292,17 +296,7 @@ class InviteServerTransaction(ServerTransaction):
 
     initial_state = State.PROCEEDING
 
-    def __init__(
-        self,
-        key: str,
-        request: Request,
-        to_tag: str,
-        flow: IFlow,
-        route: IFlow,
-        keeper: Keeper,
-        merge_key: int | None = None,
-    ) -> None:
-        super().__init__(key, request, to_tag, flow, route, keeper, merge_key)
+    def _prepare(self, request: Request) -> None:
         self._is_tag_ours = request.to.tag is None
         self._retransmission: _Retransmission | None = None
         self._source: str | None = None
