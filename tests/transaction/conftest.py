@@ -105,3 +105,4 @@ def new_stack():
     yield make
     for stack in made:
         assert stack.left() == (0, 0, [])
+        assert stack.layer.counters["owed_octets"] == 0

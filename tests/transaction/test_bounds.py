@@ -24,6 +24,7 @@ def test_bound_on_transactions(new_stack):
     assert stack.told() == ["request"]
     assert stack.layer.counters == {
         "owed": 1,
+        "owed_octets": stack.transaction.request.size,
         "waiting": 0,
         "waiting_octets": 0,
         "refused": 2,
@@ -246,3 +247,31 @@ def test_answer_from_within_the_end(new_stack):
 
     assert stack.sent() == ["503"]
     assert stack.told() == ["request", "ended: shutdown"]
+
+
+@pytest.mark.parametrize("is_stateless", [False, True])
+def test_octets_of_requests_that_are_owed_an_answer(new_stack, is_stateless):
+    """Requests whose handlers take their time are bounded by octets, not by number alone: more get 503 (21.5.4)."""
+    stack = new_stack(is_stateless=is_stateless)
+    stack.layer._max_held_octets = 3000
+    for number in range(4):
+        stack.receive("MESSAGE", branch=f"z9hG4bK{number}", call_id=str(number), body=b"x" * 1000)
+    assert stack.sent() == ["503"]
+    assert stack.layer.counters["refused"] == 1
+    stack.respond(200)
+    stack.receive("MESSAGE", branch="z9hG4bK9", call_id="9")
+    assert stack.sent() == ["200"]
+    assert len(stack.transactions) == 4
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_octets_of_responses_that_wait_for_their_ack(new_stack, transport):
+    """The final response to an INVITE counts until its ACK comes."""
+    stack = new_stack(transport)
+    stack.receive("INVITE")
+    before = stack.layer.counters["owed_octets"]
+    assert before == stack.transaction.request.size > 0
+    stack.respond(486)
+    assert stack.layer.counters["owed_octets"] == len(stack.flow.sent[-1][0])
+    stack.receive("ACK", to=stack.last.headers.get("To"))
+    assert stack.layer.counters["owed_octets"] == 0

@@ -239,7 +239,14 @@ def test_pending_requests_are_bounded(new_stack, method):
     stack.receive("OPTIONS")
     assert stack.sent() == ["503"]
     assert stack.last.headers.get("Retry-After") == "5"
-    assert stack.layer.counters == {"owed": 1, "refused": 1, "malformed": 0, "send_failures": 0}
+    held = stack.transaction.request.size
+    assert stack.layer.counters == {
+        "owed": 1,
+        "owed_octets": held,
+        "refused": 1,
+        "malformed": 0,
+        "send_failures": 0,
+    }
 
     stack.respond(200)
     stack.receive("OPTIONS")

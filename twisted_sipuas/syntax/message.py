@@ -74,6 +74,8 @@ class Request:
     uri_text: str
     headers: Headers
     body: bytes
+    size: int = 0
+    """How many octets it was received as; 0 for a request of our own."""
 
     def __init__(
         self, method: str, uri: str | URI, headers: Headers | Iterable[tuple[str, str]] = (), body: bytes = b""
@@ -379,7 +381,9 @@ def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
         lines = [line for line in lines if line]
     if lines and lines[0][:4].upper() == "SIP/":
         return _parse_response(lines, body, fault)
-    return _parse_request(lines, body, fault, max_uri)
+    request = _parse_request(lines, body, fault, max_uri)
+    request.size = len(data)
+    return request
 
 
 def _has_bare_nul(text: str) -> bool:

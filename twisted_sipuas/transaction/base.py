@@ -24,6 +24,7 @@ __all__ = ["BaseLayer", "Redeliver", "log_failure"]
 _log = Logger()
 
 _RETRY_AFTER = (("Retry-After", "5"),)
+_MAX_HELD_OCTETS = 512 * 1024 * 1024  # a request that is held takes about three times as much memory
 _CHALLENGES = (401, 407)
 _LONGEST_KEY = 64  # octets, as BLAKE2b takes it
 
@@ -82,6 +83,8 @@ class BaseLayer:
         self._max_transactions = max_transactions
         self._redeliver = redeliver
         self._secret = secrets.token_bytes(32) if key is None else key
+        self._max_held_octets = _MAX_HELD_OCTETS
+        self._held_octets = 0  # requests as received, and responses to INVITEs that wait for their ACK
         self._handed_over = 0  # requests that the transaction user is looking at right now
         self._is_stopped = False
         self._drained: Deferred[None] | None = None
@@ -96,7 +99,7 @@ class BaseLayer:
     @property
     def counters(self) -> Mapping[str, int]:
         """A read-only view: bounds that were reached, and what is ``owed`` now."""
-        return MappingProxyType({**self._counters, "owed": self.owed})
+        return MappingProxyType({**self._counters, "owed": self.owed, "owed_octets": self._held_octets})
 
     def _transactions(self) -> Iterable[_Transaction]:
         """Return every transaction there is; it may end while they are gone through."""
@@ -134,7 +137,13 @@ class BaseLayer:
 
     def _is_full(self) -> bool:
         """Whether no new request may be taken: the bound is reached, or the service is about to stop."""
-        return self._drained is not None or self.owed >= self._max_transactions
+        if self._drained is not None:
+            return True
+        return self.owed >= self._max_transactions or self._held_octets >= self._max_held_octets
+
+    def holds(self, octets: int) -> None:
+        """Count so many more octets that are held for what is owed something; fewer, if negative."""
+        self._held_octets += octets
 
     def _refuse(self, request: Request, route: IFlow) -> None:
         """Answer a *request* that is too much (21.5.4)."""

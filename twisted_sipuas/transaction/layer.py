@@ -90,6 +90,7 @@ class TransactionLayer(BaseLayer):
         """
         held = {
             "owed": self.owed,
+            "owed_octets": self._held_octets,
             "waiting": self._waiting.length,
             "waiting_octets": self._waiting.octets,
             "unacknowledged_sources": self.sources.unacknowledged,
@@ -205,6 +206,8 @@ class TransactionLayer(BaseLayer):
     def register(self, transaction: ServerTransaction) -> None:
         """Absorb retransmissions for *transaction* from now on, and know merged requests by it."""
         transaction.is_registered = True
+        if transaction.request is not None:
+            self.holds(transaction.request.size)
         self._table.add(transaction)
         if transaction.merge_key is not None:
             self._merged.setdefault(transaction.merge_key, transaction)

@@ -37,6 +37,9 @@ class Keeper(Protocol):
     def queue(self, seconds: float) -> TimerQueue[Timed]:
         """The queue for what has to happen in so many *seconds*."""
 
+    def holds(self, octets: int) -> None:
+        """So many more octets are held for transactions that are owed something; fewer, if negative."""
+
     def waits(self, transaction: ServerTransaction, seconds: float) -> None:
         """Nothing is owed any more; the transaction only waits out *seconds*."""
 
@@ -265,6 +268,8 @@ class ServerTransaction(Timed):
 
     def _finish(self, state: State) -> None:
         """Change to *state* with the final response; of the request only key and tag are needed from now on."""
+        if self.request is not None and self.is_registered:
+            self._keeper.holds(-self.request.size)
         self._enter(state)
         self.request = None
         self._cancel_waiters = None
@@ -382,6 +387,7 @@ class InviteServerTransaction(ServerTransaction):
     def _complete(self, data: bytes) -> None:
         keeper = self._keeper
         self._finish(State.COMPLETED)
+        keeper.holds(len(data))
         if not self.flow.is_reliable:
             self._retransmission = _Retransmission(self, keeper)
         keeper.queue(keeper.timers.lifetime).append(self)
@@ -412,9 +418,11 @@ class InviteServerTransaction(ServerTransaction):
         if self._retransmission is not None:
             self._retransmission.stop_waiting()
             self._retransmission = None
-        if self._source is not None and self.state is State.COMPLETED:
-            self._keeper.sources.release(self._source, self.octets)
-            self._source = None
+        if self.state is State.COMPLETED:
+            self._keeper.holds(-self.octets)
+            if self._source is not None:
+                self._keeper.sources.release(self._source, self.octets)
+                self._source = None
         self.state = state
         if self._queue is not None:
             self._queue.remove(self)

@@ -25,7 +25,19 @@ class _StatelessTransaction:
     Provisional responses are swallowed, the final one is sent once. It is never cancelled: a CANCEL is ignored (8.2.7).
     """
 
-    __slots__ = ("_layer", "_route", "dialog", "flow", "identity", "key", "method", "outcome", "request", "to_tag")
+    __slots__ = (
+        "_layer",
+        "_route",
+        "dialog",
+        "flow",
+        "identity",
+        "key",
+        "method",
+        "outcome",
+        "request",
+        "size",
+        "to_tag",
+    )
 
     is_stateful = False
     is_merged = False
@@ -35,6 +47,7 @@ class _StatelessTransaction:
         self.key = key
         self.method = request.method
         self.request: Request | None = request
+        self.size = request.size
         self.to_tag = request.to.tag or layer.stateless_tag(request)
         self.flow = flow
         self.identity: object = None
@@ -147,6 +160,7 @@ class StatelessLayer(BaseLayer):
                 transaction.abandon(EndReason.SHUTDOWN)
             elif not transaction.ended:
                 self._pending[key, request.method] = transaction
+                self.holds(request.size)
 
     def response_lost(self, octets: bytes) -> None:
         """Nothing is left that could send a response again (8.2.7)."""
@@ -156,7 +170,8 @@ class StatelessLayer(BaseLayer):
 
     def ended(self, transaction: _StatelessTransaction, reason: EndReason) -> None:
         """Forget *transaction*, and tell the transaction user."""
-        self._pending.pop((transaction.key, transaction.method), None)
+        if self._pending.pop((transaction.key, transaction.method), None) is not None:
+            self.holds(-transaction.size)
         if reason is EndReason.TRANSPORT_FAILED:
             self._counters["send_failures"] += 1
         call(self._transaction_user.transaction_ended, transaction, reason, failed=log_failure)
