@@ -685,11 +685,13 @@ async def test_store_that_does_not_start() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_started_after_a_failed_start(taken_udp: int) -> None:
+async def test_started_after_a_failed_start() -> None:
     """A service whose start failed can be started once the cause is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:  # a port that is free on TCP, too
+        port = free.getsockname()[1]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind(("127.0.0.1", 0))
-        service = SIPService(reactor, answering(), [f"udp:{bound.getsockname()[1]}"])
+        bound.bind(("127.0.0.1", port))
+        service = SIPService(reactor, answering(), [f"udp:{port}"])
         with pytest.raises(StartError):
             service.startService()
     service.startService()
