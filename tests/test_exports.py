@@ -8,7 +8,7 @@ PUBLIC = """
     Address Binding CSeq EndReason Headers IAuthenticator IBindingStore IFlow ILocationService IMessageReceiver
     IServerTransaction ITransactionUser Limits MemoryBindingStore MessageSyntaxError NameAddr RedirectServer Redirection
     Registrar Request Response SIPDatagramProtocol SIPError SIPService SIPStreamFactory SIPURI SQLiteBindingStore
-    StartError Target TransportError UserAgentServer Via location_service parse_message
+    StartError Target TransportError TransportLimits UserAgentServer Via location_service parse_message
 """
 
 

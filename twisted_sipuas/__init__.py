@@ -28,6 +28,7 @@ from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response, parse_message
 from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
 from twisted_sipuas.uas.redirect import RedirectServer
@@ -67,6 +68,7 @@ __all__ = [
     "StartError",
     "Target",
     "TransportError",
+    "TransportLimits",
     "UserAgentServer",
     "Via",
     "location_service",

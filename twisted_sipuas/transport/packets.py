@@ -12,11 +12,10 @@ import sys
 from collections.abc import Iterable
 
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.transport.flow import Ancillary, PacketInfo, plain_host
+from twisted_sipuas.transport.flow import PacketInfo, plain_host
 
 __all__ = [
     "ANCILLARY_SPACE",
-    "Ancillary",
     "PacketInfoReader",
     "ask_for_errors",
     "ask_for_packet_info",
