@@ -16,7 +16,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted_sipuas.errors import MessageSyntaxError
     from twisted_sipuas.syntax.message import Request, Response
-    from twisted_sipuas.syntax.uri import URI
+    from twisted_sipuas.syntax.uri import SIPURI, URI
 
 __all__ = [
     "Address",
@@ -26,6 +26,7 @@ __all__ = [
     "IFlow",
     "ILocationService",
     "IMessageReceiver",
+    "IRequestSender",
     "IServerTransaction",
     "ITransactionUser",
 ]
@@ -98,6 +99,21 @@ class IMessageReceiver(Interface):
 
     def sending_failed(octets: bytes, flow: IFlow) -> None:
         """What went out on *flow* did not arrive (18.4): *octets* are its first ones, as the network quotes them."""
+
+
+class IRequestSender(Interface):
+    """What a transaction user sends requests of its own by, within its dialogs; `SIPService` is one."""
+
+    def send_request(request: Request, next_hop: SIPURI, flow: IFlow, is_proven: bool) -> object:
+        """Send *request*, no INVITE and no ACK, in a client transaction; its topmost Via is added here (17.1.2, 18.1.1).
+
+        *next_hop* is where it goes first: the top of the route set, or the remote target (8.1.2, 12.2.1.1). *flow* is
+        what the peer's latest request came on; *is_proven* says that the peer received what was sent to it, so that
+        where it says to send to may be followed even if that is elsewhere.
+
+        Returns a `Deferred` of the final `Response`. It fails with `TransportError` if there is no way to *next_hop*,
+        or the transport fails, or no response comes (Timer F).
+        """
 
 
 class IServerTransaction(Interface):

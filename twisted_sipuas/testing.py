@@ -37,7 +37,12 @@ def make_request(
     """Return a request as it is received: printed, and parsed again.
 
     *to* is the whole To header field, by default *uri* without a tag; *headers* are further ``(name, value)`` pairs.
+    An INVITE has a Contact of its sent-by, unless *headers* have one, which may be empty for none.
     """
+    contact = [("Contact", f"<sip:alice@{sent_by}>")] if method == "INVITE" else []
+    if any(name.lower() in ("contact", "m") for name, _ in headers):
+        contact = []
+    headers = tuple(row for row in headers if row != ("Contact", ""))
     rows = (
         ("Via", f"SIP/2.0/{transport} {sent_by};branch={branch}"),
         ("Max-Forwards", "70"),
@@ -46,7 +51,7 @@ def make_request(
         ("Call-ID", call_id),
         ("CSeq", f"{cseq} {method}"),
     )
-    message = parse_message(Request(method, uri, (*rows, *headers), body).to_bytes())
+    message = parse_message(Request(method, uri, (*rows, *contact, *headers), body).to_bytes())
     assert isinstance(message, Request)
     return message
 

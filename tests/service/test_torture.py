@@ -19,11 +19,6 @@ MESSAGES = [
     for message in json.loads((DATA / "manifest.json").read_text())["messages"]
     if message["rfc"] in (4475, 5118)
 ]
-NOT_YET = {
-    "sdp01": "nothing of ours has a session description yet, so no Accept is too narrow for it",
-    "via-received-param-with-delim": "no dialogs are kept yet, so BYE is no method of the server's: 405 for 481",
-    "mult-ip-in-header": "no dialogs are kept yet, so BYE is no method of the server's: 405 for 481",
-}
 
 
 class Endpoint(UserAgentServer):
@@ -75,14 +70,7 @@ def response(data: bytes) -> Response:
 
 @pytest.mark.parametrize(
     "message",
-    [
-        pytest.param(
-            message,
-            id=message["name"],
-            marks=[pytest.mark.xfail(reason=NOT_YET[message["name"]])] if message["name"] in NOT_YET else [],
-        )
-        for message in MESSAGES
-    ],
+    [pytest.param(message, id=message["name"]) for message in MESSAGES],
 )
 def test_answer(message: dict[str, Any], logged_failures: list[Any]) -> None:
     """Each message gets an answer that its RFC allows, or none where none is owed; and leaves no trace in the log."""

@@ -157,7 +157,7 @@ def test_same_answers_as_with_transactions(new_stack):
     ours, theirs = ([data.replace(tag_of(data), b"") for data, _ in stack.flow.sent] for stack in stacks)
 
     assert ours == theirs
-    assert stacks[0].sent() == ["302", "420", "403", "200", "501", "416", "302"]
+    assert stacks[0].sent() == ["302", "420", "403", "200", "501", "416", "481"]
 
 
 def tag_of(data):
@@ -267,7 +267,7 @@ def test_handlers_time_out(new_stack, method, seconds, status):
 
     assert stack.sent() == [status]
     assert stack.layer.counters["owed"] == 0
-    assert stack.user.counters == {"handlers": 0, "handler_timeouts": 1}
+    assert (stack.user.counters["handlers"], stack.user.counters["handler_timeouts"]) == (0, 1)
     assert stack.clock.getDelayedCalls() == []
 
 

@@ -178,7 +178,8 @@ class Request:
         values as text; a URI is put between angle brackets. *headers* are further ``(name, value)`` pairs. *rule*
         names what decided, for logs; it is never sent.
 
-        Raises `ValueError` for a status outside 100 to 699, and for CR, LF or NUL in any text.
+        Raises `ValueError` for a status outside 100 to 699, for CR, LF or NUL in any text, and for a Require that names
+        an extension which the request's Supported does not: it must not be applied (8.2.4). A 421 may name any.
         """
         rows = []
         received = self.headers
@@ -196,7 +197,16 @@ class Request:
             if TOKEN.fullmatch(name) is None:
                 raise ValueError("a header field name has to be a token")
             refuse_line_breaks(value, f"the {name} header field")
+            if len(name) == 7 and status != 421 and name.lower() == "require":
+                self._check_supported(value)
         return Response._of_rows(status, reason, rows + further, body, rule, self._to_has_tag)
+
+    def _check_supported(self, require: str) -> None:
+        """Raise `ValueError` if *require*, of a response, names what the request's Supported does not (8.2.4)."""
+        supported = {tag.lower() for tag in self.headers.values("Supported")}
+        for tag in split_list(require):
+            if tag.lower() not in supported:
+                raise ValueError(f"the request does not support {tag!r}, so no response may require it")
 
     @property
     def _to_has_tag(self) -> bool:
@@ -310,6 +320,14 @@ class Response:
             object.__setattr__(self, "_headers", Headers.of_rows(self._rows))
         assert self._headers is not None
         return self._headers
+
+    def with_headers(self, rows: Iterable[tuple[str, str]]) -> Response:
+        """Return this response with further header fields, ``(name, value)`` pairs.
+
+        Raises `ValueError` as the constructor does.
+        """
+        rows = [*self._rows, *Headers(rows)]
+        return Response._of_rows(self.status, self.reason, rows, self.body, self.rule, self._has_to_tag())
 
     def to_bytes(self, to_tag: str | None = None, server: str | None = None, *, compact: bool = False) -> bytes:
         """Return the response as it goes on the wire, with a Content-Length that is right.

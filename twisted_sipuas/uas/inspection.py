@@ -13,18 +13,25 @@ from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow, IServerTransaction
 from twisted_sipuas.syntax.body import BodyPart, parse_body
 from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.media import Accept, ContentType
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, canonical_host
 
 __all__ = [
     "Check",
     "Role",
+    "acceptable",
     "content_type",
+    "encodings",
+    "extensions",
     "is_served",
+    "languages",
     "merged",
     "method",
     "request_uri_domain",
     "request_uri_scheme",
+    "request_uri_user",
     "require",
 ]
 
@@ -48,8 +55,23 @@ class Role(Protocol):
     def domains(self) -> frozenset[str]:
         """The domains that are served, in lower case; empty for any."""
 
+    @property
+    def required_extensions(self) -> Collection[str]:
+        """The option tags without which no request can be served."""
+
+    @property
+    def accept_encoding(self) -> Collection[str]:
+        """The content codings that are understood, besides identity."""
+
+    @property
+    def accept_language(self) -> Collection[str]:
+        """The languages that are understood; empty for any."""
+
     def accepted_types(self, method: str) -> tuple[str, ...] | None:
         """The media types that the handler of *method* understands, or None if it takes any."""
+
+    def serves_user(self, uri: URI) -> bool:
+        """Whether there is such a user."""
 
 
 Check = Callable[[Role, Request, IServerTransaction], None]
@@ -64,14 +86,20 @@ def method(server: Role, request: Request, transaction: IServerTransaction) -> N
 
 
 def request_uri_scheme(server: Role, request: Request, transaction: IServerTransaction) -> None:
-    """8.2.2.1: a scheme that is not supported gets 416."""
-    if request.uri.scheme not in server.schemes:
+    """8.2.2.1: a scheme that is not supported gets 416; within a dialog the Request-URI is our own Contact."""
+    if request.uri.scheme not in server.schemes and transaction.dialog is None:
         raise SIPError(416, rule="8.2.2.1-4")
 
 
 def request_uri_domain(server: Role, request: Request, transaction: IServerTransaction) -> None:
-    """8.2.2.1: a Request-URI in a domain that is not served gets 404."""
-    if not is_served(server, request.uri, transaction.flow):
+    """8.2.2.1: a Request-URI in a domain that is not served gets 404, but not within a dialog."""
+    if transaction.dialog is None and not is_served(server, request.uri, transaction.flow):
+        raise SIPError(404, rule="8.2.2.1-5")
+
+
+def request_uri_user(server: Role, request: Request, transaction: IServerTransaction) -> None:
+    """8.2.2.1: a Request-URI for a user that there is not gets 404, but not within a dialog."""
+    if transaction.dialog is None and not server.serves_user(request.uri):
         raise SIPError(404, rule="8.2.2.1-5")
 
 
@@ -112,8 +140,67 @@ def content_type(server: Role, request: Request, transaction: IServerTransaction
         return
     if not _is_understood(body, frozenset(media_range.lower() for media_range in accepted)):
         raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-2")
-    if any(leaf.is_encoded and not leaf.is_optional for leaf in body.leaves()):
-        raise SIPError(415, headers=[("Accept-Encoding", "identity")], rule="8.2.3-3")
+    needed = [leaf.headers for leaf in body.leaves() if not leaf.is_optional]
+    if not all(_has_known_encoding(headers, server.accept_encoding) for headers in needed):
+        raise SIPError(415, headers=[("Accept-Encoding", encodings(server))], rule="8.2.3-3")
+    if not all(_has_known_language(headers, server.accept_language) for headers in needed):
+        raise SIPError(415, headers=[("Accept-Language", languages(server))], rule="8.2.3-4")
+
+
+def acceptable(server: Role, request: Request, transaction: IServerTransaction) -> None:
+    """20.1: an INVITE whose Accept has none of the types that its answer could have gets 406 (21.4.7).
+
+    Those are the types of session description that the INVITE may have itself.
+    """
+    types = server.accepted_types("INVITE") if request.method == "INVITE" else None
+    if types is None or "Accept" not in request.headers:
+        return
+    try:
+        ranges = request.headers.every(Accept)
+    except MessageSyntaxError:
+        return  # 8.2.2: then there is nothing that it keeps us from
+    if not any(media.q and media.includes(ContentType.parse(kind)) for media in ranges for kind in types):
+        raise SIPError(406, headers=[("Accept", ", ".join(types))], rule="20.1")
+
+
+def extensions(server: Role, request: Request, transaction: IServerTransaction) -> None:
+    """8.2.4: a request that does not support what it cannot be served without gets 421."""
+    if not server.required_extensions:
+        return
+    offered = {tag.lower() for name in ("Supported", "Require") for tag in request.headers.values(name)}
+    missing = [tag for tag in server.required_extensions if tag.lower() not in offered]
+    if missing:
+        raise SIPError(421, headers=[("Require", ", ".join(missing))], rule="8.2.4-3")
+
+
+def encodings(server: Role) -> str:
+    """Return the value of Accept-Encoding: what *server* understands."""
+    return ", ".join(dict.fromkeys([*server.accept_encoding, "identity"]))
+
+
+def languages(server: Role) -> str:
+    """Return the value of Accept-Language: what *server* understands."""
+    return ", ".join(server.accept_language) or "*"
+
+
+def _has_known_encoding(headers: Headers, understood: Collection[str]) -> bool:
+    """Whether a body part with *headers* is in a coding that is *understood*, or in none (20.12)."""
+    if "Content-Encoding" not in headers:
+        return True
+    known = {"identity", *(coding.lower() for coding in understood)}
+    return all(coding.lower() in known for coding in headers.values("Content-Encoding"))
+
+
+def _has_known_language(headers: Headers, understood: Collection[str]) -> bool:
+    """Whether a body part with *headers* is in a language that is *understood*, in one of several, or in none said."""
+    if not understood or "Content-Language" not in headers:
+        return True
+    ranges = [language.lower() for language in understood]
+    return any(
+        language.lower() == known or language.lower().startswith(f"{known}-")
+        for language in headers.values("Content-Language")
+        for known in ranges
+    )
 
 
 def _is_understood(part: BodyPart, accepted: frozenset[str]) -> bool:

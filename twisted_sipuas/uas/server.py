@@ -1,20 +1,33 @@
-"""`UserAgentServer`: from a request to the method of yours that answers it (RFC 3261, 8.2)."""
+"""`UserAgentServer`: from a request to the method of yours that answers it (RFC 3261, 8.2 and 11 to 15)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.deferreds import waited_for
-from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, IServerTransaction, ITransactionUser
+from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.interfaces import (
+    EndReason,
+    IAuthenticator,
+    IFlow,
+    IRequestSender,
+    IServerTransaction,
+    ITransactionUser,
+)
 from twisted_sipuas.syntax.message import Request, Response
-from twisted_sipuas.syntax.uri import canonical_domain
+from twisted_sipuas.syntax.scalars import Expires
+from twisted_sipuas.syntax.uri import URI, canonical_domain
 from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.dialog import Dialog, DialogEnd, check_routes, remote_target
+from twisted_sipuas.uas.invitation import Invitation
+from twisted_sipuas.uas.session import Sessions
 
 __all__ = ["UserAgentServer"]
 
@@ -22,12 +35,14 @@ _PREFIX = "handle_"
 
 
 class _Watched:
-    """A handler that is at it: its `Deferred`, and the timer that bounds it."""
+    """A handler that is at it: its `Deferred`, the transaction that it was given, and the timer that bounds it."""
 
-    __slots__ = ("pending", "timer")
+    __slots__ = ("pending", "status", "timer", "transaction")
 
-    def __init__(self, pending: Deferred[Any]) -> None:
+    def __init__(self, pending: Deferred[Any], transaction: IServerTransaction) -> None:
         self.pending = pending
+        self.transaction = transaction
+        self.status = 0  # what is answered when the time is up
         self.timer: IDelayedCall | None = None
 
     def stop_timer(self) -> None:
@@ -43,6 +58,11 @@ class UserAgentServer:
     (``request.response(486)``), or raises `SIPError`, or has answered by ``transaction.respond``. Any other exception
     is logged once and answered 500. Allow, 405 and 501 follow from the handlers that the class has.
 
+    With ``handle_INVITE`` it takes calls. A 2xx to an INVITE makes a `Dialog`, ``transaction.dialog``; the 2xx is
+    resent until its ACK comes, BYE is answered, and requests within the dialog reach their handlers with
+    ``transaction.dialog`` set; those of a dialog that there is not get 481. `handle_ACK` and `dialog_ended` tell what
+    becomes of it.
+
     *authenticator* is asked who sent a request before anything else. *domains* are the domains that are served,
     besides the server's own addresses; by default any. *clock* gives the time, and is the reactor's by default.
     """
@@ -54,6 +74,16 @@ class UserAgentServer:
     """Media types of request bodies that your handlers understand, for all methods or by method; 415 and Accept
     follow (8.2.3). None: any."""
 
+    accept_encoding: ClassVar[Collection[str]] = ()
+    """Content codings of request bodies that your handlers understand, besides identity; 415 and Accept-Encoding
+    follow (8.2.3)."""
+
+    accept_language: ClassVar[Collection[str]] = ()
+    """Languages of request bodies that your handlers understand; 415 and Accept-Language follow (8.2.3). Empty: any."""
+
+    required_extensions: ClassVar[Collection[str]] = ()
+    """Option tags without which you can serve no request: one that does not support them gets 421 (8.2.4)."""
+
     schemes: ClassVar[Collection[str]] = ("sip", "sips", "tel")
     """URI schemes served in the Request-URI; others get 416 (8.2.2.1)."""
 
@@ -61,17 +91,28 @@ class UserAgentServer:
         inspection.method,
         inspection.request_uri_scheme,
         inspection.request_uri_domain,
+        inspection.request_uri_user,
         inspection.merged,
         inspection.require,
         inspection.content_type,
+        inspection.acceptable,
+        inspection.extensions,
     )
     """What a request has to pass before its handler is called, in the order of 8.2."""
 
     invite_timeout: ClassVar[float] = 180.0
-    """Seconds a handler has for an INVITE; then the answer is 480 and the handler is cancelled."""
+    """Seconds a handler has for an INVITE; then the answer is 480 and the handler is cancelled.
+
+    An Expires of less counts, and then the answer is 487 (13.3.1)."""
 
     handler_timeout: ClassVar[float] = 30.0
     """Seconds a handler has for any other request, less than its client waits; then the answer is 504."""
+
+    max_dialogs: int = 10_000
+    """Calls at a time; an INVITE beyond gets 503."""
+
+    max_call_time: float = 7200.0
+    """Seconds that a call may last; then it is ended by BYE."""
 
     allow: tuple[str, ...] = ()
     supported_tags: frozenset[str] = frozenset()
@@ -79,10 +120,13 @@ class UserAgentServer:
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        cls._handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
-        methods = set(cls._handlers)
+        handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
+        del handlers["ACK"]  # which is answered by nobody
+        methods = set(handlers)
         if "INVITE" in methods:
-            methods |= {"ACK", "CANCEL"}  # 20.5: they are understood too
+            handlers.setdefault("BYE", "_answer_bye")
+            methods |= {"ACK", "BYE", "CANCEL"}  # 20.5: they are understood too
+        cls._handlers = handlers
         cls.allow = tuple(sorted(methods))
         cls.supported_tags = frozenset(tag.lower() for tag in cls.supported)
 
@@ -98,6 +142,7 @@ class UserAgentServer:
         self.clock = clock
         self._pending: dict[IServerTransaction, _Watched] = {}
         self._handler_timeouts = 0
+        self._calls = Sessions(self) if "INVITE" in self._handlers else None
 
     @property
     def needs_transactions(self) -> bool:
@@ -112,7 +157,8 @@ class UserAgentServer:
     @property
     def counters(self) -> Mapping[str, int]:
         """A read-only view of what this server's bounds did, and of what is at work now."""
-        return {"handlers": len(self._pending), "handler_timeouts": self._handler_timeouts}
+        calls = {} if self._calls is None else self._calls.counters
+        return {"handlers": len(self._pending), "handler_timeouts": self._handler_timeouts, **calls}
 
     @property
     def description(self) -> str:
@@ -124,33 +170,31 @@ class UserAgentServer:
         if self.clock is None:
             self.clock = clock
 
+    def use_sender(self, sender: IRequestSender) -> None:
+        """Send BYE by *sender*; a service gives itself."""
+        if self._calls is not None:
+            self._calls.sender = sender
+
+    def end_calls(self) -> Deferred[None]:
+        """End every call by BYE; the `Deferred` fires when there is none. To cancel it is to forget those left."""
+        return succeed(None) if self._calls is None else self._calls.end_all()
+
     # ITransactionUser
 
     def request_received(self, request: Request, transaction: IServerTransaction) -> Deferred[None] | None:
         """See `ITransactionUser`."""
-        if self.authenticator is not None and self.needs_authentication(request, transaction.flow):
-            answer: object = self._authenticate(self.authenticator, request, transaction)
-        else:
-            answer = self._inspect_and_handle(request, transaction)
-        pending = waited_for(answer)
-        if pending is None:
-            self._answer(answer, request, transaction)
-            return None
-        self._pending[transaction] = _Watched(pending)
-        pending.addBoth(self._finished, transaction)
-        if transaction in self._pending:
-            self._watch(request, transaction)
-        pending.addCallback(self._answer, request, transaction)
-        return pending
+        if self._calls is not None:
+            return self._call_request_received(request, transaction, self._calls)
+        return self._begin(request, transaction, transaction)
 
-    def ack_received(self, ack: Request, flow: IFlow) -> None:
+    def ack_received(self, ack: Request, flow: IFlow) -> object:
         """See `ITransactionUser`; an ACK for nothing that we know is met with silence."""
+        dialog = None if self._calls is None else self._calls.ack_received(ack, flow)
+        return None if dialog is None else self.handle_ACK(ack, dialog)
 
     def transaction_cancelled(self, transaction: IServerTransaction) -> None:
         """Answer the INVITE 487 and cancel its handler (9.2)."""
-        if transaction.request is not None:
-            transaction.respond(transaction.request.response(487, rule="9.2-6"))
-        self._abandon(transaction)
+        self._refuse_pending(transaction, "9.2-6")
 
     def transaction_ended(self, transaction: IServerTransaction, reason: EndReason) -> None:
         """Cancel the handler, if the transaction ended before its answer; what it does behind that is its own."""
@@ -163,18 +207,47 @@ class UserAgentServer:
         """Whether the authenticator is to be asked about *request*; override for another policy (22.1)."""
         return True
 
+    def serves_user(self, uri: URI) -> bool:
+        """Whether there is such a user as the Request-URI *uri* names; override to have others answered 404."""
+        return True
+
+    def admit(self, request: Request) -> object:
+        """Whether a call would be taken: asked for an INVITE, and for OPTIONS, which tells that (11.2).
+
+        Override it, as a plain method or ``async def``: False refuses with 486, and `SIPError` with its status.
+        """
+        return True
+
+    def knows_dialog(self, request: Request) -> bool:
+        """Whether *request*, which has a To tag, is of a dialog that this server does not keep itself (12.2.2).
+
+        Of one that your handlers made, say for SUBSCRIBE, or that was made before a restart. Otherwise it gets 481.
+        """
+        return False
+
+    def handle_ACK(self, ack: Request, dialog: Dialog) -> object:
+        """The ACK for the 2xx to an INVITE came, the first one: *dialog* stands (13.3.1.4)."""
+
+    def dialog_ended(self, dialog: Dialog, reason: DialogEnd) -> object:
+        """The call of *dialog*, which was confirmed, is over."""
+
+    def handler_name(self, method: str) -> str:
+        """Return what logs call the handler of *method*."""
+        return f"{type(self).__qualname__}.{self._handlers.get(method, 'handle')}"
+
     def handle(self, request: Request, transaction: IServerTransaction) -> object:
         """Return what the handler of the request's method returns; every check has been passed."""
         return getattr(self, self._handlers[request.method])(request, transaction)
 
     def handle_OPTIONS(self, request: Request, transaction: IServerTransaction) -> object:
-        """Tell what this server can do (11.2)."""
-        headers = [("Allow", ", ".join(self.allow))]
-        accepted = self.accepted_types("INVITE")
-        headers.append(("Accept", "*/*" if accepted is None else ", ".join(accepted)))
-        headers += [("Accept-Encoding", "identity"), ("Accept-Language", "*")]
-        headers.append(("Supported", ", ".join(self.supported)))
-        return request.response(200, headers=headers, rule="11.2-1")
+        """Tell what this server can do, with the status that an INVITE would have got (11.2)."""
+        if self._calls is None or transaction.dialog is not None:
+            return self._options(request, transaction)
+        return self._if_admitted(self._calls, request, transaction, self._options)
+
+    def capabilities(self, request: Request, transaction: IServerTransaction) -> bytes:
+        """Return the session description for the 200 to OPTIONS, ``application/sdp``; by default none (11.2)."""
+        return b""
 
     def accepted_types(self, method: str) -> tuple[str, ...] | None:
         """Return the media types that the handler of *method* understands, or None if it takes any."""
@@ -189,10 +262,106 @@ class UserAgentServer:
 
     # How an answer comes about
 
+    def _call_request_received(
+        self, request: Request, transaction: IServerTransaction, calls: Sessions
+    ) -> Deferred[None] | None:
+        """Take a request of a server that takes calls: it may be in a dialog, or make one."""
+        transaction.dialog = calls.dialog_of(request)
+        if request.method != "INVITE":
+            return self._begin(request, transaction, transaction)
+        invitation = Invitation(transaction, calls, self)
+        try:
+            pending = self._begin(request, transaction, invitation)
+        except BaseException:
+            invitation.close()
+            raise
+        if pending is not None:
+            pending.addErrback(_closing, invitation)
+        return pending
+
+    def _begin(
+        self, request: Request, transaction: IServerTransaction, shown: IServerTransaction
+    ) -> Deferred[None] | None:
+        """Have *request* answered; *shown* is what its handler sees of *transaction*."""
+        if self.authenticator is not None and self.needs_authentication(request, transaction.flow):
+            answer: object = self._authenticate(self.authenticator, request, shown)
+        else:
+            answer = self._inspect_and_handle(request, shown)
+        pending = waited_for(answer)
+        if pending is None:
+            self._answer(answer, request, shown)
+            return None
+        self._pending[transaction] = _Watched(pending, shown)
+        pending.addBoth(self._finished, transaction)
+        if transaction in self._pending:
+            self._watch(request, transaction)
+        pending.addCallback(self._answer, request, shown)
+        return pending
+
     def _inspect_and_handle(self, request: Request, transaction: IServerTransaction) -> object:
         for check in self.checks:
             check(self, request, transaction)
+        calls = self._calls
+        if calls is not None:
+            dialog = transaction.dialog
+            if dialog is not None:
+                calls.check_order(request, dialog)
+                if request.method == "BYE":
+                    calls.bye_received(dialog)
+            elif request.to.tag is not None or request.method == "BYE":
+                if not self.knows_dialog(request):
+                    raise SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
+            elif request.method == "INVITE":
+                remote_target(request)
+                check_routes(request)
+                return self._if_admitted(calls, request, transaction, self.handle)
         return self.handle(request, transaction)
+
+    def _if_admitted(
+        self,
+        calls: Sessions,
+        request: Request,
+        transaction: IServerTransaction,
+        handle: Callable[[Request, IServerTransaction], object],
+    ) -> object:
+        """Return what *handle* returns, if a call would be taken; a coroutine only if `admit` makes us wait."""
+        calls.check_room()
+        verdict = self.admit(request)
+        pending = waited_for(verdict)
+        if pending is not None:
+            return self._await_verdict(pending, request, transaction, handle)
+        _check_verdict(verdict)
+        return handle(request, transaction)
+
+    async def _await_verdict(
+        self,
+        pending: Deferred[Any],
+        request: Request,
+        transaction: IServerTransaction,
+        handle: Callable[[Request, IServerTransaction], object],
+    ) -> object:
+        _check_verdict(await pending)
+        answer = handle(request, transaction)
+        later = waited_for(answer)
+        return answer if later is None else await later
+
+    def _options(self, request: Request, transaction: IServerTransaction) -> Response:
+        """Return the 200 to OPTIONS (11.2)."""
+        accepted = self.accepted_types("INVITE")
+        headers = [
+            ("Allow", ", ".join(self.allow)),
+            ("Accept", "*/*" if accepted is None else ", ".join(accepted)),
+            ("Accept-Encoding", inspection.encodings(self)),
+            ("Accept-Language", inspection.languages(self)),
+            ("Supported", ", ".join(self.supported)),
+        ]
+        body = b"" if self._calls is None else self.capabilities(request, transaction)
+        content_type = "application/sdp" if body else None
+        return request.response(200, headers=headers, body=body, content_type=content_type, rule="11.2-1")
+
+    def _answer_bye(self, request: Request, transaction: IServerTransaction) -> Response:
+        """Answer a BYE, whose dialog is over already (15.1.2)."""
+        return request.response(200, rule="15.1.2-5")
 
     async def _authenticate(
         self, authenticator: IAuthenticator, request: Request, transaction: IServerTransaction
@@ -209,16 +378,13 @@ class UserAgentServer:
         if isinstance(answer, Response):
             if answer.status < 200:
                 raise TypeError(
-                    f"{self._name_of(request)} returned {answer!r}; a provisional response is for respond()"
+                    f"{self.handler_name(request.method)} returned {answer!r}; a provisional response is for respond()"
                 )
             transaction.respond(answer)
         elif answer is not None:
-            raise TypeError(f"{self._name_of(request)} returned {type(answer).__name__}, not a Response")
+            raise TypeError(f"{self.handler_name(request.method)} returned {type(answer).__name__}, not a Response")
         elif transaction.request is not None:
-            raise TypeError(f"{self._name_of(request)} returned None and has not answered")
-
-    def _name_of(self, request: Request) -> str:
-        return f"{type(self).__qualname__}.{self._handlers.get(request.method, 'handle')}"
+            raise TypeError(f"{self.handler_name(request.method)} returned None and has not answered")
 
     # Handlers that take their time
 
@@ -228,17 +394,36 @@ class UserAgentServer:
             self._abandon(transaction)
             return
         assert self.clock is not None, "a service gives its clock to its transaction user"
-        is_invite = request.method == "INVITE"
-        seconds = self.invite_timeout if is_invite else self.handler_timeout
-        timer = self.clock.callLater(seconds, self._timed_out, transaction)
-        self._pending[transaction].timer = timer
+        watched = self._pending[transaction]
+        watched.status = self.timeout_status(request)
+        seconds = self.handler_timeout
+        if request.method == "INVITE":
+            seconds = self.invite_timeout
+            expires = _expires(request)
+            if expires is not None and expires < seconds:
+                seconds, watched.status = expires, 487  # 13.3.1
+        if isinstance(watched.transaction, Invitation):
+            watched.transaction.start_reminding()
+        elif transaction.dialog is not None and self._calls is not None:
+            self._calls.pends(transaction, transaction.dialog)
+        watched.timer = self.clock.callLater(seconds, self._timed_out, transaction)
 
     def _timed_out(self, transaction: IServerTransaction) -> None:
         request = transaction.request
         self._handler_timeouts += 1
         if request is not None:
             transaction.outcome = EndReason.HANDLER_TIMEOUT
-            transaction.respond(request.response(self.timeout_status(request), rule="handler_timeout"))
+            status = self._pending[transaction].status
+            transaction.respond(request.response(status, rule="13.3.1-2" if status == 487 else "handler_timeout"))
+        self._abandon(transaction)
+
+    def refuse_pending(self, transaction: IServerTransaction) -> None:
+        """Answer a request of a dialog that is over 487, and cancel its handler (15.1.2)."""
+        self._refuse_pending(transaction, "15.1.2-8")
+
+    def _refuse_pending(self, transaction: IServerTransaction, rule: str) -> None:
+        if transaction.request is not None:
+            transaction.respond(transaction.request.response(487, rule=rule))
         self._abandon(transaction)
 
     def _finished(self, result: object, transaction: IServerTransaction) -> object:
@@ -246,15 +431,47 @@ class UserAgentServer:
         watched = self._pending.pop(transaction, None)
         if watched is None:
             return None
-        watched.stop_timer()
+        self._put_away(watched)
         return result
 
     def _abandon(self, transaction: IServerTransaction) -> None:
         """Cancel the handler of *transaction*, if one is still at it."""
         watched = self._pending.pop(transaction, None)
         if watched is not None:
-            watched.stop_timer()
+            self._put_away(watched)
+            if isinstance(watched.transaction, Invitation):
+                watched.transaction.close()
             watched.pending.cancel()
+
+    def _put_away(self, watched: _Watched) -> None:
+        """Stop what watches a handler."""
+        watched.stop_timer()
+        transaction = watched.transaction
+        if isinstance(transaction, Invitation):
+            transaction.stop_waiting()
+        elif self._calls is not None and transaction.dialog is not None:
+            self._calls.pends_no_longer(transaction, transaction.dialog)
+
+
+def _expires(request: Request) -> int | None:
+    """Return the Expires of an INVITE in seconds; None without one that can be read (13.3.1, 8.2.2)."""
+    try:
+        expires = request.headers.one(Expires)
+    except MessageSyntaxError:
+        return None
+    return None if expires is None else expires.seconds
+
+
+def _check_verdict(verdict: object) -> None:
+    """Raise `SIPError` unless *verdict* says that a call is taken (13.3.1.3)."""
+    if not verdict:
+        raise SIPError(486, rule="13.3.1.3-1")
+
+
+def _closing(failure: Failure, invitation: Invitation) -> Failure:
+    """The INVITE is refused for what was raised: end what it has begun, and let the layer answer."""
+    invitation.close()
+    return failure
 
 
 UserAgentServer.__init_subclass__()
