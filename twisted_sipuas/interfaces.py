@@ -105,7 +105,7 @@ class IRequestSender(Interface):
     """What a transaction user sends requests of its own by, within its dialogs; `SIPService` is one."""
 
     def send_request(request: Request, next_hop: SIPURI, flow: IFlow, is_proven: bool) -> object:
-        """Send *request*, no INVITE and no ACK, in a client transaction; its topmost Via is added here (17.1.2, 18.1.1).
+        """Send *request*, no INVITE and no ACK, in a client transaction; its Via is added here (17.1.2, 18.1.1).
 
         *next_hop* is where it goes first: the top of the route set, or the remote target (8.1.2, 12.2.1.1). *flow* is
         what the peer's latest request came on; *is_proven* says that the peer received what was sent to it, so that

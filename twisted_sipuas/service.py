@@ -8,15 +8,18 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IResolver, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, StartError
-from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, ITransactionUser
+from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, IRequestSender, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transaction.base import Trace
+from twisted_sipuas.transaction.client import ClientTransactions
 from twisted_sipuas.transaction.layer import TransactionLayer
 from twisted_sipuas.transaction.stateless import StatelessLayer
 from twisted_sipuas.transport.connect import connect
@@ -27,6 +30,7 @@ from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.listen import parse_advertised, parse_listen
 from twisted_sipuas.transport.listeners import Listeners, Listening
 from twisted_sipuas.transport.locate import default_resolver
+from twisted_sipuas.transport.outgoing import OutgoingFlows
 from twisted_sipuas.transport.routing import Trust, response_route, stamp
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
@@ -40,7 +44,7 @@ _DRAIN_TIME = 5.0  # seconds that requests in progress have when the service sto
 Listen: TypeAlias = "str | IStreamServerEndpoint | socket.socket"
 
 
-@implementer(IMessageReceiver)
+@implementer(IMessageReceiver, IRequestSender)
 class SIPService(Service):
     """Serves SIP by *transaction_user* on *listen*, as an ordinary `IService`.
 
@@ -52,7 +56,8 @@ class SIPService(Service):
     *advertise*, ``HOST`` or ``HOST:PORT``, is what others are to be told of a listener that does not say itself.
     *trust* names networks whose hosts may have responses sent to others, as 18.2.2 lets anybody. *tls_client_ca* is a
     PEM file of certificates; who connects by ``ssl:`` must show one that these signed. *resolver* answers DNS queries,
-    by default the system's.
+    by default the system's. *trace* is called with each request, the response to it (None for an ACK) and the flow, as
+    the response is sent for the first time.
 
     Sockets are bound in `privilegedStartService`, so that a port below 1024 can be had before privileges are dropped;
     then `StartError` says why one cannot be. As an `IMessageReceiver` it also takes what a bare `SIPDatagramProtocol`
@@ -73,6 +78,7 @@ class SIPService(Service):
         trust: Iterable[str] = (),
         tls_client_ca: str | None = None,
         resolver: IResolver | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._reactor = reactor
         self._transaction_user = transaction_user
@@ -91,8 +97,8 @@ class SIPService(Service):
         self._server_header = server_header
         self._max_transactions = max_transactions
         self._layer_kind = StatelessLayer if is_stateless else TransactionLayer
-        self._delivery = self._new_delivery()
-        self._layer = self._new_layer()
+        self._trace = trace
+        self._begin()
         self._is_bound = False
         self._is_listening = False
         self._was_stopped = False
@@ -100,9 +106,10 @@ class SIPService(Service):
         self._stopping: list[Deferred[None]] = []
         self._hurry: Deferred[None] = Deferred()
         self._dropped = {"stray_responses": 0, "unanswerable": 0}
-        use_clock = getattr(transaction_user, "use_clock", None)
-        if use_clock is not None:
-            use_clock(reactor)
+        for offer, what in (("use_clock", reactor), ("use_sender", self)):
+            take = getattr(transaction_user, offer, None)
+            if take is not None:
+                take(what)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -113,6 +120,7 @@ class SIPService(Service):
                 **{f"connections_{name}": value for name, value in self._connections.counters.items()},
                 "connections": len(self._connections),
                 **{f"responses_{name}": value for name, value in self._delivery.counters.items()},
+                **{f"requests_{name}": value for name, value in self._clients.counters.items()},
                 **self._dropped,
                 **getattr(self._transaction_user, "counters", {}),
             }
@@ -164,8 +172,7 @@ class SIPService(Service):
             raise
         if self._was_stopped:
             self._was_stopped = False
-            self._layer = self._new_layer()  # the old one refuses whatever comes
-            self._delivery = self._new_delivery()
+            self._begin()  # the old layer refuses whatever comes
         super().startService()
         self._listeners.when_open().addCallback(self._opened)
 
@@ -198,8 +205,15 @@ class SIPService(Service):
 
     async def _stop(self) -> None:
         """Refuse what is new, finish what is owed, then close sockets, connections and stores, in that order."""
-        await DeferredList([self._layer.drain(_DRAIN_TIME), self._hurry], fireOnOneCallback=True)
+        end_calls = getattr(self._transaction_user, "end_calls", lambda: succeed(None))
+        calls = maybeDeferred(end_calls).addErrback(_log_unended)
+        calls.addTimeout(_DRAIN_TIME, self._reactor, lambda result, _: None)
+        finished: Deferred[Any] = DeferredList([self._layer.drain(_DRAIN_TIME), calls])
+        await DeferredList([finished, self._hurry], fireOnOneCallback=True)
+        calls.cancel()
         self._layer.stop()
+        self._flows.stop()
+        self._clients.stop()
         await self._delivery.stop()
         await self._close_listeners()
         await self._connections.close()
@@ -239,7 +253,8 @@ class SIPService(Service):
     def message_received(self, message: Request | Response, flow: IFlow) -> None:
         """Note where *message* came from, and hand it to the transaction layer (18.2.1)."""
         if isinstance(message, Response):
-            self._dropped["stray_responses"] += 1  # we send no requests, so this answers none of ours
+            if not self._clients.response_received(message):
+                self._dropped["stray_responses"] += 1
             return
         try:
             stamp(message, flow)
@@ -261,30 +276,53 @@ class SIPService(Service):
         self._layer.refuse_malformed(request, error, response_route(request, flow, self._trust))
 
     def sending_failed(self, octets: bytes, flow: IFlow) -> None:
-        """Tell the transaction whose response did not arrive (18.4)."""
-        self._layer.response_lost(octets)
+        """Tell the transaction whose message did not arrive (18.4)."""
+        if octets.startswith(b"SIP/2.0 "):
+            self._layer.response_lost(octets)
+        else:
+            self._clients.request_lost(octets)
+
+    # IRequestSender
+
+    def send_request(self, request: Request, next_hop: SIPURI, flow: IFlow, is_proven: bool) -> Deferred[Response]:
+        """See `IRequestSender`."""
+        return Deferred.fromCoroutine(self._send_request(request, next_hop, flow, is_proven))
+
+    async def _send_request(self, request: Request, next_hop: SIPURI, flow: IFlow, is_proven: bool) -> Response:
+        found = await self._flows.flow_for(next_hop, flow, is_proven, len(request.to_bytes()))
+        # 18.1.1: where responses come to, should the connection be gone. The port that we connect from is not it.
+        at = flow if found.transport == flow.transport else found
+        return await self._clients.send(request, found, str(at.advertised_address))
 
     # Sockets
 
     def _services(self) -> tuple[IService, ...]:
         return tuple(getattr(self._transaction_user, "services", ()))
 
-    def _new_delivery(self) -> ResponseDelivery:
-        return ResponseDelivery(
+    def _begin(self) -> None:
+        """Make what keeps track of messages, with nothing in it."""
+        self._delivery = ResponseDelivery(
             self._reactor,
             self._connect,
             is_trusted=self._trust.covers,
             resolver=self._get_resolver,
             failed=self._undeliverable,
         )
-
-    def _new_layer(self) -> TransactionLayer | StatelessLayer:
-        return self._layer_kind(
+        self._flows = OutgoingFlows(
+            self._reactor,
+            self._delivery.connections,
+            datagram_flow=self._listeners.datagram_flow,
+            is_trusted=self._trust.covers,
+            resolver=self._get_resolver,
+        )
+        self._clients = ClientTransactions(self._reactor)
+        self._layer = self._layer_kind(
             self._transaction_user,
             self._reactor,
             server_header=self._server_header,
             max_transactions=self._max_transactions,
             redeliver=self._redeliver,
+            trace=self._trace,
         )
 
     def _datagram_protocol(self, advertised: Address | None) -> SIPDatagramProtocol:
@@ -318,3 +356,9 @@ class SIPService(Service):
     def _close_listeners(self) -> Deferred[Any]:
         self._is_bound = self._is_listening = False
         return self._listeners.close()
+
+
+def _log_unended(failure: Failure) -> None:
+    """Log why calls could not be ended, unless it is that they had the time they have."""
+    if not failure.check(CancelledError):
+        _log.failure("the transaction user could not end its calls", failure)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.interoperability.clients import Client
+
 START_TIMEOUT = 20.0
 
 
@@ -143,3 +145,20 @@ def run_client(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+@pytest.fixture
+def start_client(tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Return what starts a `Client`; all are stopped after the test. Skips where the program is not installed."""
+    clients: list[Client] = []
+
+    def start(program: str, *arguments: str) -> Client:
+        path = shutil.which(program)
+        if path is None:
+            pytest.skip(f"{program} is not installed")
+        clients.append(Client(tmp_path, len(clients), [path, *arguments]))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.stop()

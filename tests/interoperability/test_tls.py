@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,9 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.interoperability.clients import Client, baresip_arguments, wait_for
+
 pytestmark = pytest.mark.interoperability
 
-DEADLINE = 20.0  # seconds that anything may take
 PEM = r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----"
 
 
@@ -48,72 +45,24 @@ def write_certificate(directory: Path, name: str) -> int:
     return certificate.serial_number
 
 
-def wait_for(pattern: str, text: Callable[[], str]) -> re.Match[str]:
-    """Return the first match of *pattern* once there is one in what *text* returns."""
-    deadline = time.monotonic() + DEADLINE
-    while (match := re.search(pattern, text())) is None:
-        assert time.monotonic() < deadline, f"no {pattern!r} in {text()}"
-        time.sleep(0.02)
-    return match
+def ask(client: Client, number: int) -> None:
+    """Have `openssl s_client` send an OPTIONS with *number* for its CSeq, and wait until it is answered 200."""
+    assert client.process.stdin is not None
+    client.process.stdin.write(
+        (
+            "OPTIONS sip:127.0.0.1 SIP/2.0\r\n"
+            f"Via: SIP/2.0/TLS client.invalid:5061;branch=z9hG4bK{number}\r\n"
+            "From: <sip:test@client.invalid>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: interoperability\r\n"
+            f"CSeq: {number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        ).encode()
+    )
+    client.process.stdin.flush()
+    client.wait_for(rf"SIP/2\.0 200 OK\n(?:\S.*\n)*CSeq: {number} OPTIONS\n")
 
 
-class Client:
-    """A program that talks to the server until it is stopped; `output` is what it printed so far."""
-
-    def __init__(self, directory: Path, number: int, arguments: list[str]) -> None:
-        self._output = directory / f"client-{number}"
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                arguments, cwd=directory, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text(errors="replace")  # with bare LF for CRLF
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        return wait_for(pattern, lambda: self.output)
-
-    def ask(self, number: int) -> None:
-        """Send an OPTIONS with *number* for its CSeq, and wait until it is answered 200."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(
-            (
-                "OPTIONS sip:127.0.0.1 SIP/2.0\r\n"
-                f"Via: SIP/2.0/TLS client.invalid:5061;branch=z9hG4bK{number}\r\n"
-                "From: <sip:test@client.invalid>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: interoperability\r\n"
-                f"CSeq: {number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
-            ).encode()
-        )
-        self.process.stdin.flush()
-        self.wait_for(rf"SIP/2\.0 200 OK\n(?:\S.*\n)*CSeq: {number} OPTIONS\n")
-
-    def serial_number(self) -> int:
-        """Return the serial number of the certificate that the server showed to `openssl s_client`."""
-        return x509.load_pem_x509_certificate(self.wait_for(PEM)[0].encode()).serial_number
-
-    def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.terminate()
-        self.process.wait(DEADLINE)
-        self.process.stdin.close()
-
-
-@pytest.fixture
-def start_client(tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    """Return what starts a `Client`; all are stopped after the test. Skips where the program is not installed."""
-    clients: list[Client] = []
-
-    def start(program: str, *arguments: str) -> Client:
-        path = shutil.which(program)
-        if path is None:
-            pytest.skip(f"{program} is not installed")
-        clients.append(Client(tmp_path, len(clients), [path, *arguments]))
-        return clients[-1]
-
-    yield start
-    for client in clients:
-        client.stop()
+def serial_number(client: Client) -> int:
+    """Return the serial number of the certificate that the server showed to `openssl s_client`."""
+    return x509.load_pem_x509_certificate(client.wait_for(PEM)[0].encode()).serial_number
 
 
 class SecureServer:
@@ -148,7 +97,7 @@ def test_options(make_secure_server):
     client = make_secure_server().connect(
         "-CAfile", "server.pem", "-verify_return_error", "-verify_hostname", "sip.example.com"
     )  # fmt: skip
-    client.ask(1)
+    ask(client, 1)
     assert "Verify return code: 0 (ok)" in client.output
 
 
@@ -162,14 +111,14 @@ def test_renewal(make_secure_server):
     """SIGHUP with new files: open connections go on, new ones see the new certificate (OpenSIPS #2969)."""
     server = make_secure_server()
     before = server.connect()
-    before.ask(1)
+    ask(before, 1)
     renewed = write_certificate(server.directory, "server")
     server.server.reload()
     wait_for(f"{renewed:X}", lambda: server.server.log)
-    before.ask(2)
+    ask(before, 2)
     after = server.connect()
-    after.ask(3)
-    assert (before.serial_number(), after.serial_number()) == (server.serial_number, renewed)
+    ask(after, 3)
+    assert (serial_number(before), serial_number(after)) == (server.serial_number, renewed)
 
 
 def test_faulty_renewal(make_secure_server):
@@ -179,8 +128,8 @@ def test_faulty_renewal(make_secure_server):
     server.server.reload()
     wait_for(r"server\.pem: there is no PEM certificate in it", lambda: server.server.log)
     client = server.connect()
-    client.ask(1)
-    assert client.serial_number() == server.serial_number
+    ask(client, 1)
+    assert serial_number(client) == server.serial_number
     assert server.server.log.count("there is no PEM certificate in it") == 1
     assert "Traceback" not in server.server.log
 
@@ -197,7 +146,7 @@ def choosy_server(make_secure_server, tmp_path):
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_client_certificate(choosy_server, version):
     """With --tls-client-ca a client that has its certificate is served (26.3.1, mutual authentication)."""
-    choosy_server.connect(version, "-cert", "peer.pem", "-key", "peer-key.pem").ask(1)
+    ask(choosy_server.connect(version, "-cert", "peer.pem", "-key", "peer-key.pem"), 1)
 
 
 @pytest.mark.requirement("26.3.1-1")
@@ -210,37 +159,15 @@ def test_no_client_certificate(choosy_server, version, arguments):
     assert "Traceback" not in choosy_server.server.log
 
 
-# Versions after 1.0.0 verify our certificate by what these say; 1.0.0 takes any.
-BARESIP = """\
-module_path {modules}
-module g711.so
-module aubridge.so
-module_tmp uuid.so
-module_tmp account.so
-module_app menu.so
-sip_listen 127.0.0.1:0
-sip_cafile {cafile}
-sip_verify_server yes
-audio_source aubridge,nil
-audio_player aubridge,nil
-"""
-MODULES = [Path("/usr/lib/baresip/modules"), Path("/usr/local/lib/baresip/modules")]
-
-
 @pytest.mark.parametrize(("user", "answer"), [("alice", "302 Moved Temporarily"), ("bob", "404 Not Found")])
 def test_baresip(make_secure_server, start_client, tmp_path, user, answer):
     """baresip registers by TLS with its one connection, and calls: 302 for who is registered, else 404 (8.3)."""
     server = make_secure_server()
-    modules = next((path for path in MODULES if path.exists()), MODULES[0])
-    directory = tmp_path / "baresip"
-    directory.mkdir()
-    (directory / "config").write_text(BARESIP.format(modules=modules, cafile=tmp_path / "server.pem"))
-    (directory / "contacts").touch()
-    (directory / "accounts").write_text(
-        f"<sip:alice@127.0.0.1:{server.port};transport=tls>;regint=60;audio_codecs=pcmu\n"
+    arguments = baresip_arguments(
+        tmp_path / "baresip", server.port, "tls", registers=True, cafile=tmp_path / "server.pem"
     )
     client = start_client(
-        "baresip", "-4", "-f", str(directory), "-s", "-e", f"/dial sip:{user}@127.0.0.1:{server.port}"
+        "baresip", *arguments, "-e", f"/dial sip:{user}@127.0.0.1:{server.port}"
     )  # fmt: skip
     client.wait_for(r"200 OK \(twisted-sipuas")
     client.wait_for(rf"SIP/2\.0 {answer}\nVia: SIP/2\.0/TLS ")

@@ -246,6 +246,7 @@ def test_pending_requests_are_bounded(new_stack, method):
         "refused": 1,
         "malformed": 0,
         "send_failures": 0,
+        "dropped_responses": 0,
     }
 
     stack.respond(200)

@@ -19,7 +19,7 @@ from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, 
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
 
-__all__ = ["BaseLayer", "Redeliver", "log_failure"]
+__all__ = ["BaseLayer", "Redeliver", "Trace", "log_failure"]
 
 _log = Logger()
 
@@ -33,6 +33,11 @@ _IDENTIFYING = ("Via", "From", "To", "Call-ID", "CSeq")
 
 Redeliver = Callable[[bytes, IFlow], "bool | None"]
 """Is called with the octets of a response and the route that could not take it; returns whether another is tried."""
+
+
+Trace = Callable[[Request, "Response | None", IFlow], object]
+"""Is called with a request, a response to it that goes out for the first time, and the flow that the request came on;
+with None for an ACK, which has no response."""
 
 
 class _Transaction(Protocol):
@@ -56,8 +61,9 @@ class BaseLayer:
     """What the layer that keeps transactions and the one that keeps none have in common.
 
     *key* is the secret that stateless To tags are made with, 16 to 64 octets; servers that share it make the same tags
-    (8.2.7). By default it is random. Raises `ValueError` for any other length, and for a *server_header* with a line
-    break.
+    (8.2.7). By default it is random. *trace* is a `Trace`, or None.
+
+    Raises `ValueError` for any other length, and for a *server_header* with a line break.
     """
 
     unanswered: ClassVar[frozenset[str]] = frozenset(("ACK",))
@@ -72,6 +78,7 @@ class BaseLayer:
         max_transactions: int,
         redeliver: Redeliver | None,
         key: bytes | None,
+        trace: Trace | None,
     ) -> None:
         if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
             raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
@@ -82,6 +89,7 @@ class BaseLayer:
         self._transaction_user = transaction_user
         self._max_transactions = max_transactions
         self._redeliver = redeliver
+        self._trace = trace
         self._secret = secrets.token_bytes(32) if key is None else key
         self._max_held_octets = _MAX_HELD_OCTETS
         self._held_octets = 0  # requests as received, and responses to INVITEs that wait for their ACK
@@ -89,7 +97,7 @@ class BaseLayer:
         self._is_stopped = False
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
-        self._counters = {"refused": 0, "malformed": 0, "send_failures": 0}
+        self._counters = {"refused": 0, "malformed": 0, "send_failures": 0, "dropped_responses": 0}
 
     @property
     def owed(self) -> int:
@@ -117,6 +125,7 @@ class BaseLayer:
     def respond_statelessly(self, response: Response, request: Request, route: IFlow) -> None:
         """Send *response* to *request* on *route*, and keep nothing (8.2.7)."""
         octets = response.to_bytes(self.stateless_tag(request), self.server_header)
+        self.traced(request, response, route)
         try:
             route.send(octets)
         except TransportError:
@@ -135,9 +144,12 @@ class BaseLayer:
         """Return whether another way is being tried for *octets*, which *route* could not take (18.2.2)."""
         return self._redeliver is not None and bool(self._redeliver(octets, route))
 
-    def _is_full(self) -> bool:
-        """Whether no new request may be taken: the bound is reached, or the service is about to stop."""
-        if self._drained is not None:
+    def _is_full(self, request: Request) -> bool:
+        """Whether *request*, a new one, may not be taken: the bound is reached, or the service is about to stop.
+
+        Calls are then being ended, and the peer's own BYE is as good as ours.
+        """
+        if self._drained is not None and request.to.tag is None:
             return True
         return self.owed >= self._max_transactions or self._held_octets >= self._max_held_octets
 
@@ -150,7 +162,35 @@ class BaseLayer:
         self._counters["refused"] += 1
         self.respond_statelessly(request.response(503, headers=_RETRY_AFTER, rule="bound"), request, route)
 
+    def traced(self, request: Request, response: Response | None, flow: IFlow) -> None:
+        """Tell who traces that *response* to *request* goes out for the first time."""
+        if self._trace is None:
+            return
+        if response is not None and response.rule is None:
+            rule = self._handler_name(request.method)
+            response = Response(response.status, response.reason, response.headers, response.body, rule=rule)
+        call(self._trace, request, response, flow, failed=log_failure)
+
     # The transaction user
+
+    def dropped(self, method: str, response: Response, outcome: EndReason) -> None:
+        """Count a *response* that came after the final one, and was not sent.
+
+        It is a fault of the handler's, unless the transaction of *outcome* ended without its doing.
+        """
+        if outcome is EndReason.ANSWERED:
+            self._counters["dropped_responses"] += 1
+            _log.error(
+                "{handler} sent {status} after the final response; it was dropped",
+                handler=self._handler_name(method),
+                status=response.status,
+            )
+
+    def _handler_name(self, method: str) -> str:
+        """Return what logs call the handler of *method*."""
+        user = self._transaction_user
+        name = getattr(user, "handler_name", None)
+        return type(user).__qualname__ if name is None else str(name(method))
 
     def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
         """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
@@ -161,8 +201,10 @@ class BaseLayer:
         request = transaction.request
         error = failure.value
         if not _is_answer(error, request):
-            _log.failure("{method} could not be handled", failure, method=transaction.method)
+            _log.failure("{handler} failed", failure, handler=self._handler_name(transaction.method))
         if request is None:
+            if isinstance(error, SIPError):
+                self.dropped(transaction.method, Response(error.status), transaction.outcome)
             return
         try:
             refusal = _refusal(request, error)
@@ -171,7 +213,7 @@ class BaseLayer:
             else:
                 transaction.respond(refusal)
         except Exception:  # what was raised holds what no response can
-            _log.failure("{method} could not be refused", method=transaction.method)
+            _log.failure("what {handler} raised can be no response", handler=self._handler_name(transaction.method))
             transaction.respond(request.response(500, rule="exception"))
 
     # Stopping

@@ -12,7 +12,7 @@ from twisted_sipuas.deferreds import call
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.message import Request
-from twisted_sipuas.transaction.base import BaseLayer, Redeliver, log_failure
+from twisted_sipuas.transaction.base import BaseLayer, Redeliver, Trace, log_failure
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.server import (
     InviteServerTransaction,
@@ -44,7 +44,8 @@ class TransactionLayer(BaseLayer):
     receives them (`Sources`): beyond it a final response is sent once, and its transaction forgotten.
 
     *redeliver* is called with the octets of a response and the route that could not take it (17.2.4, 18.2.2); unless it
-    returns True, which says that another way is being tried, the transaction ends. *key* is as for `BaseLayer`.
+    returns True, which says that another way is being tried, the transaction ends. *key* and *trace* are as for
+    `BaseLayer`.
 
     `counters` counts what the bounds did, and what was answered without a transaction.
     """
@@ -62,6 +63,7 @@ class TransactionLayer(BaseLayer):
         max_unacknowledged: int = 20,
         redeliver: Redeliver | None = None,
         key: bytes | None = None,
+        trace: Trace | None = None,
     ) -> None:
         super().__init__(
             transaction_user,
@@ -70,6 +72,7 @@ class TransactionLayer(BaseLayer):
             max_transactions=max_transactions,
             redeliver=redeliver,
             key=key,
+            trace=trace,
         )
         self.timers = timers or Timers()
         self.sources = Sources(clock, max_unacknowledged)
@@ -121,7 +124,7 @@ class TransactionLayer(BaseLayer):
                 transaction.retransmission_received(flow, route)
                 return
             target = self._table.cancelled_by(key) if method == "CANCEL" else None
-            if target is None and self._is_full():
+            if target is None and self._is_full(request):
                 self._refuse(request, route)
             elif method == "CANCEL":
                 self._cancel_received(request, key, target, flow, route)
@@ -180,6 +183,7 @@ class TransactionLayer(BaseLayer):
                 transaction = None
         if isinstance(transaction, InviteServerTransaction) and transaction.ack_received(to_tag):
             return
+        self.traced(ack, None, flow)
         call(self._transaction_user.ack_received, ack, flow, failed=log_failure)
 
     def _cancel_received(

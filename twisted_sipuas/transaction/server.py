@@ -55,6 +55,12 @@ class Keeper(Protocol):
     def stateless_tag(self, request: Request) -> str:
         """The To tag for a response that leaves nothing behind (8.2.7)."""
 
+    def traced(self, request: Request, response: Response | None, flow: IFlow) -> None:
+        """A *response* to *request* goes out for the first time."""
+
+    def dropped(self, method: str, response: Response, outcome: EndReason) -> None:
+        """A *response* came after the final one."""
+
     def redeliver(self, octets: bytes, route: IFlow) -> bool:
         """Whether there is another way for *octets*, which *route* could not take (18.2.2)."""
 
@@ -191,7 +197,9 @@ class ServerTransaction(Timed):
         if response.status == 408 and self.method != "INVITE":
             self._send_and_forget(None)  # RFC 4320, 4.2: the client has given up by itself
             return
-        self._send_and_forget(response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header))
+        data = response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header)
+        self._keeper.traced(self.request, response, self.flow)
+        self._send_and_forget(data)
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -229,7 +237,10 @@ class ServerTransaction(Timed):
 
     def _octets(self, response: Response) -> bytes:
         """Return *response* as it is sent. It may be faulty and raise, so it is asked for before anything changes."""
-        return response.to_bytes(self.to_tag, self._keeper.server_header)
+        data = response.to_bytes(self.to_tag, self._keeper.server_header)
+        if self.request is not None:
+            self._keeper.traced(self.request, response, self.flow)
+        return data
 
     def _trying(self, due: float, rule: str) -> Response:
         """Return the 100 that was *due* so many seconds after the request, and is sent as the timer fires."""
@@ -362,7 +373,8 @@ class InviteServerTransaction(ServerTransaction):
                 self._respond_once(response, data)
         elif self.state is State.ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
             self._send(self._octets(response))
-        # Completed, Confirmed, Terminated: the final response went out; this one is dropped.
+        else:  # Completed, Confirmed, Terminated: the final response went out
+            self._keeper.dropped(self.method, response, self.outcome)
 
     def _with_timestamp(self, response: Response) -> Response:
         """Return the transaction user's own 100 with the Timestamp that it has to have (8.2.6.1)."""
@@ -410,7 +422,7 @@ class InviteServerTransaction(ServerTransaction):
         assert self.request is not None
         if self._is_tag_ours and self._last_response is None and not self.cancelled:
             self.to_tag = self._keeper.stateless_tag(self.request)
-            data = self._octets(response)
+            data = response.to_bytes(self.to_tag, self._keeper.server_header)
         self._keeper.sent_once()
         self._send_and_forget(data)
 
@@ -479,8 +491,9 @@ class NonInviteServerTransaction(ServerTransaction):
 
         A 408 is not sent: the client has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
         """
-        if not self.is_owed:
-            return  # 17.2.2: any other final response is discarded
+        if not self.is_owed:  # 17.2.2: any other final response is discarded
+            self._keeper.dropped(self.method, response, self.outcome)
+            return
         if response.status < 200:
             if response.status == 100 and (self.flow.is_reliable or self.state is State.PROCEEDING):
                 self._proceed(self._octets(response))

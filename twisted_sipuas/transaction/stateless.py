@@ -12,7 +12,7 @@ from twisted_sipuas.deferreds import call
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
-from twisted_sipuas.transaction.base import BaseLayer, Redeliver, log_failure
+from twisted_sipuas.transaction.base import BaseLayer, Redeliver, Trace, log_failure
 from twisted_sipuas.transaction.table import transaction_key
 
 __all__ = ["StatelessLayer"]
@@ -67,12 +67,16 @@ class _StatelessTransaction:
 
     def respond(self, response: Response) -> None:
         """See `IServerTransaction`."""
-        if self.request is None or response.status < 200:
-            return  # 8.2.7: it must not send provisional responses, nor send a response again
+        if self.request is None:
+            self._layer.dropped(self.method, response, self.outcome)
+            return
+        if response.status < 200:
+            return  # 8.2.7: it must not send provisional responses
         if response.status == 408 and self.method != "INVITE":
             self.abandon(self.outcome)  # RFC 4320, 4.2: the client has given up by itself
             return
         data = response.to_bytes(self.to_tag, self._layer.server_header)
+        self._layer.traced(self.request, response, self.flow)
         try:
             self._route.send(data)
         except TransportError:
@@ -103,8 +107,8 @@ class StatelessLayer(BaseLayer):
     ignored. A retransmission is answered as if it were the first, with the same To tag; but while a handler is at the
     first one, it is ignored. At most *max_transactions* may be so pending: more are refused with 503.
 
-    *server_header*, *redeliver* and *key* are as for `TransactionLayer`. Raises `ValueError` for a transaction user
-    with `needs_transactions`, such as a registrar: to it a retransmission is not the same again.
+    *server_header*, *redeliver*, *key* and *trace* are as for `TransactionLayer`. Raises `ValueError` for a transaction
+    user with `needs_transactions`, such as a registrar: to it a retransmission is not the same again.
     """
 
     unanswered = frozenset(("ACK", "CANCEL"))
@@ -118,6 +122,7 @@ class StatelessLayer(BaseLayer):
         max_transactions: int = 100_000,
         redeliver: Redeliver | None = None,
         key: bytes | None = None,
+        trace: Trace | None = None,
     ) -> None:
         if getattr(transaction_user, "needs_transactions", False):
             raise ValueError(f"{type(transaction_user).__name__} cannot be stateless")
@@ -128,6 +133,7 @@ class StatelessLayer(BaseLayer):
             max_transactions=max_transactions,
             redeliver=redeliver,
             key=key,
+            trace=trace,
         )
         self._pending: dict[tuple[str, str], _StatelessTransaction] = {}
 
@@ -150,7 +156,7 @@ class StatelessLayer(BaseLayer):
             return
         if (key, request.method) in self._pending:
             return
-        if self._is_full():
+        if self._is_full(request):
             self._refuse(request, route)
             return
         transaction = _StatelessTransaction(key, request, flow, route, self)

@@ -6,13 +6,11 @@ to the packet's source address alone, and what the Via names is located only for
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IReactorTime, IResolver
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,6 +20,7 @@ from twisted_sipuas.interfaces import Address, IFlow
 from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Response, parse_message
 from twisted_sipuas.transport.locate import default_port, locate
+from twisted_sipuas.transport.outgoing import Connect, OutgoingConnections, is_in_reach, is_numeric
 
 __all__ = ["ResponseDelivery"]
 
@@ -30,25 +29,21 @@ _log = Logger()
 _SOURCES_AT_LEAST = 5  # sources that it takes to use up what there is
 _LONGEST = 32.0  # seconds: 64*T1, after which no client transaction waits for the response any more (17.1)
 
-_Connect = Callable[[str, Address, str], "Deferred[IFlow]"]
-
 
 class ResponseDelivery:
     """Tries the other ways for responses that their flow could not take (18.2.2).
 
-    *clock* gives the time. *connect* is called with a transport (``TCP`` or ``TLS``), an `Address` and the host of
-    sent-by, which is the name that a certificate is to be for; it returns a `Deferred` of the flow, which may be
-    cancelled. *is_trusted* is asked with a source address whether names and addresses that the source gave may be
-    followed; *resolver* gives what names are looked up with. *failed* is called with the octets of a response that
-    could not be delivered after all. *timeout* is in seconds, for each connection and for each location.
-    *max_pending* bounds the responses that wait, of which one source (`Address.network`) may have a fifth, and the
-    connections that are kept for another response.
+    *clock* gives the time. *connect* makes `connections`, as `OutgoingConnections` takes it. *is_trusted* is asked with
+    a source address whether names and addresses that the source gave may be followed; *resolver* gives what names are
+    looked up with. *failed* is called with the octets of a response that could not be delivered after all. *timeout* is
+    in seconds, for each connection and for each location. *max_pending* bounds the responses that wait, of which one
+    source (`Address.network`) may have a fifth, and the connections that are kept.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        connect: _Connect,
+        connect: Connect,
         *,
         is_trusted: Callable[[str], bool],
         resolver: Callable[[], IResolver],
@@ -57,7 +52,7 @@ class ResponseDelivery:
         max_pending: int = 100,
     ) -> None:
         self._clock = clock
-        self._connections = _OutgoingConnections(clock, connect, timeout, max_pending)
+        self.connections = OutgoingConnections(clock, connect, timeout, max_pending)
         self._is_trusted = is_trusted
         self._resolver = resolver
         self._failed = failed
@@ -82,7 +77,7 @@ class ResponseDelivery:
         this returns, if it does not work. Returns False if there is no other way, or none for part of a response.
         """
         via = _top_via(octets)
-        if via is None or self._stopped or not _is_numeric(flow.remote_address.host):
+        if via is None or self._stopped or not is_numeric(flow.remote_address.host):
             return False
         if not flow.is_reliable and not self._may_relocate(via, flow):
             return False
@@ -114,7 +109,7 @@ class ResponseDelivery:
         pending = list(self._pending)
         for delivery in pending:
             delivery.cancel()
-        return DeferredList([*pending, *self._connections.give_up()]).addCallback(lambda _: None)
+        return DeferredList([*pending, *self.connections.give_up()]).addCallback(lambda _: None)
 
     def _may_relocate(self, via: Via, flow: IFlow) -> bool:
         """Whether a datagram that did not get to *flow* may go elsewhere.
@@ -150,10 +145,10 @@ class ResponseDelivery:
     async def _located(self, via: Via, transport: str, tried: Address) -> list[Address]:
         """Return where the sent-by of *via* is, without *tried* and what is out of its reach."""
         found = await locate(via.host, via.port, transport, self._resolver(), self._clock, self._timeout)
-        return [address for address in found if address != tried and _is_in_reach(address.host, tried.host)]
+        return [address for address in found if address != tried and is_in_reach(address.host, tried.host)]
 
     async def _sent_by_connection(self, octets: bytes, transport: str, address: Address, host: str) -> bool:
-        flow = await self._connections.to(transport, address, host)
+        flow = await self.connections.to(transport, address, host)
         return flow is not None and _sent(octets, flow)
 
     def _ended(self, delivery: Deferred[None], octets: bytes, delivered: bool, source: str) -> None:
@@ -168,67 +163,6 @@ class ResponseDelivery:
             self._failed(octets)
         except Exception:
             _log.failure("what was to take note of an undelivered response failed")
-
-
-class _Peer(NamedTuple):
-    """Whom a connection leads to: two responses for equal ones share it."""
-
-    transport: str
-    address: Address
-    host: str
-    """For TLS the name that the certificate was verified for; else empty."""
-
-
-class _OutgoingConnections:
-    """The connections that were opened for responses; those for one peer share one, open or on its way."""
-
-    def __init__(self, clock: IReactorTime, connect: _Connect, timeout: float, max_kept: int) -> None:
-        self._clock = clock
-        self._connect = connect
-        self._timeout = timeout
-        self._max_kept = max_kept
-        self._kept: dict[_Peer, IFlow] = {}
-        self._attempts: dict[_Peer, Deferred[Any]] = {}
-        self._waiting: dict[_Peer, list[Deferred[IFlow | None]]] = {}
-
-    def to(self, transport: str, address: Address, host: str) -> Deferred[IFlow | None]:
-        """Return the connection to *address*, opened if there is none; None if that fails or takes too long."""
-        peer = _Peer(transport, address, host.lower() if transport == "TLS" else "")
-        waiter: Deferred[IFlow | None] = Deferred()
-        kept = self._kept.get(peer)
-        if kept is not None and not kept.closed:
-            waiter.callback(kept)
-            return waiter
-        waiters = self._waiting.setdefault(peer, [])
-        waiters.append(waiter)
-        if len(waiters) == 1:
-            attempt = maybeDeferred(self._connect, transport, address, host)
-            attempt.addTimeout(self._timeout, self._clock)
-            self._attempts[peer] = attempt
-            # However it failed, there is another way to try, or there is not.
-            attempt.addErrback(lambda _: None).addCallback(lambda flow: self._ended(peer, flow))
-        return waiter
-
-    def give_up(self) -> list[Deferred[Any]]:
-        """Cancel every attempt; returns what fires when they have ended."""
-        attempts = list(self._attempts.values())
-        for attempt in attempts:
-            attempt.cancel()
-        return attempts
-
-    def _ended(self, peer: _Peer, flow: IFlow | None) -> None:
-        del self._attempts[peer]
-        if flow is not None:
-            self._keep(peer, flow)
-        for waiter in self._waiting.pop(peer):
-            waiter.callback(flow)
-
-    def _keep(self, peer: _Peer, flow: IFlow) -> None:
-        """Keep *flow* for the next response; the oldest one that is kept makes room, and stays open as it is."""
-        self._kept = {other: kept for other, kept in self._kept.items() if not kept.closed}
-        while len(self._kept) >= self._max_kept:
-            del self._kept[next(iter(self._kept))]
-        self._kept[peer] = flow
 
 
 def _top_via(octets: bytes) -> Via | None:
@@ -249,25 +183,6 @@ def _first_destination(via: Via) -> Address:
     rport = via.parameters.get("rport") or ""
     port = int(rport) if rport.isascii() and rport.isdigit() and len(rport) <= 5 else via.port
     return Address(host, port or default_port("UDP"))
-
-
-def _is_numeric(host: str) -> bool:
-    """Whether *host* is an address; a UNIX socket has none."""
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
-
-
-def _is_in_reach(host: str, source: str) -> bool:
-    """Whether the address *host* may be followed for *source*: none that is closer to this machine than *source* is.
-
-    On loopback and on the link there are services that trust whoever is there.
-    """
-    located, origin = ipaddress.ip_address(host), ipaddress.ip_address(source)
-    if origin.is_loopback:
-        return True
-    return not located.is_loopback and (origin.is_link_local or not located.is_link_local)
 
 
 def _sent(octets: bytes, flow: IFlow) -> bool:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from twisted.internet import udp
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -16,7 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import StartError
-from twisted_sipuas.interfaces import Address
+from twisted_sipuas.interfaces import Address, IFlow
+from twisted_sipuas.transport.flow import DatagramFlow
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, StreamListen
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import MAX_DATAGRAM, SIPDatagramProtocol, datagram_port
@@ -104,6 +106,15 @@ class Listeners:
                 _log.error("The certificate stays as it was: {error}", error=error)
             else:
                 _log.info("Reloaded {credentials}", credentials=credentials)
+
+    def datagram_flow(self, address: Address) -> IFlow | None:
+        """Return the flow to *address* by the first UDP socket that can send there, or None."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        for transport, port in self._ports:
+            if transport == "udp" and isinstance(port, udp.Port) and port.addressFamily == family:
+                assert isinstance(port.protocol, SIPDatagramProtocol), "we made it"
+                return DatagramFlow(port.protocol, (address.host, address.port))
+        return None
 
     def close(self) -> Deferred[Any]:
         """Close what is open; fires when all of it is."""
