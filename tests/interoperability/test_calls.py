@@ -66,8 +66,8 @@ def test_call_that_lasts_too_long(make_server, run_client, transport):
 def test_through_a_proxy(server, start_proxy, run_client):
     """A call through a record-routing proxy is acknowledged and ended through it (12.1.1, 16.6)."""
     proxy = start_proxy(server.port)
-    call(run_client, proxy, "-sn", "uac", "-m", "10", "-r", "10", "-rsa", f"127.0.0.1:{proxy}")
-    assert server.log.count("BYE") >= 10
+    call(run_client, proxy, "-sf", str(HERE / "routed_call.xml"), "-m", "10", "-r", "10")
+    assert server.log.count("BYE sip:bob@") == 10
 
 
 @pytest.mark.requirement("12.1.1-9")
@@ -81,9 +81,7 @@ def test_bye_through_a_proxy(make_server, start_proxy, run_client):
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_baresip(server, start_client, tmp_path, transport):
     """baresip calls, the call stays for as long as it likes, and its BYE ends it (13.3.1, 15.1.2)."""
-    arguments = baresip_arguments(
-        tmp_path / "baresip", server.port, transport, registers=False, cafile=tmp_path / "none.pem"
-    )
+    arguments = baresip_arguments(tmp_path / "baresip", server.port, transport, registers=False)
     client = start_client("baresip", *arguments, "-t", "3", "-e", f"/dial sip:bob@127.0.0.1:{server.port}")
     client.wait_for("Call established")
     client.wait_for(r"SIP/2\.0 200 OK\n(?:\S.*\n)*CSeq: \d+ BYE\n")
