@@ -52,11 +52,7 @@ class Invitation(Timed):
         self._calls = calls
         self._server = server
         self._provisional: Response | None = None
-        self._is_reserved = transaction.dialog is None
-        calls.reserved += self._is_reserved
-        session = self._session
-        if session is not None:
-            session.invitation = transaction
+        self._is_reserved = False
 
     # What the layer's transaction has
 
@@ -148,6 +144,15 @@ class Invitation(Timed):
         else:
             self._transaction.respond(response)
             self.close()
+
+    def take_place(self) -> None:
+        """The INVITE has passed every check: it is the one that is pending in its dialog, or may become a call."""
+        session = self._session
+        if session is None:
+            self._is_reserved = True
+            self._calls.reserved += 1
+        else:
+            session.invitation = self._transaction
 
     def start_reminding(self) -> None:
         """Let the caller hear of the call every minute from now on, until it is answered (13.3.1.1)."""

@@ -308,6 +308,8 @@ class UserAgentServer:
                 calls.check_order(request, dialog)
                 if request.method == "BYE":
                     calls.bye_received(dialog)
+                elif isinstance(transaction, Invitation):
+                    transaction.take_place()
             elif request.to.tag is not None or request.method == "BYE":
                 if not self.knows_dialog(request):
                     raise SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
@@ -326,6 +328,8 @@ class UserAgentServer:
     ) -> object:
         """Return what *handle* returns, if a call would be taken; a coroutine only if `admit` makes us wait."""
         calls.check_room()
+        if isinstance(transaction, Invitation):
+            transaction.take_place()
         verdict = self.admit(request)
         pending = waited_for(verdict)
         if pending is not None:

@@ -28,7 +28,7 @@ __all__ = ["Session", "Sessions"]
 _log = Logger()
 
 _MAX_UNACKNOWLEDGED = 20  # 2xx that are resent to one source which has not shown that it receives them
-_UNIT = 500  # octets that a response has besides its body, about
+_HEAD = 400  # octets that a 2xx has besides its body, about
 
 _Headers = tuple[tuple[str, str], ...]
 
@@ -99,7 +99,7 @@ class Session:
             self.end(DialogEnd.SHUTDOWN)
 
     def acknowledged(self, ack: Request, flow: IFlow) -> bool:
-        """Take *ack*; returns whether it is the first one for a 2xx of this dialog (13.3.1.4)."""
+        """Take *ack*; returns whether by it, the first one for a 2xx of this dialog, the session stands (13.3.1.4)."""
         acceptance = self._acceptance
         if acceptance is None or acceptance.number != ack.cseq.number:
             return False
@@ -109,7 +109,7 @@ class Session:
         self.dialog.flow = flow
         if self._end is not None:
             self._send_bye(*self._end)
-        return True
+        return self._end is None
 
     def never_acknowledged(self, may_send: bool) -> None:
         """64*T1 have passed without an ACK: the session is ended, with BYE unless not *may_send* (13.3.1.4, 14.2)."""
@@ -246,7 +246,7 @@ class _Acceptance(Timed):
 
     @property
     def _size(self) -> int:
-        return _UNIT + len(self._response.body)
+        return _HEAD + len(self._response.body)
 
 
 class Sessions:

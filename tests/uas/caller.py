@@ -1,0 +1,129 @@
+"""A caller: what the tests of calls share. A server on a clock, what it sends, and requests of the one call."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from twisted_sipuas import SIPService, UserAgentServer
+from twisted_sipuas.interfaces import IRequestSender
+from twisted_sipuas.testing import RecordingFlow, make_request
+
+CALL_ID = "call@192.0.2.1"
+
+
+class Phone(UserAgentServer):
+    """Takes every call, and tells in `told` what it hears; *answer* is what its handler of INVITE does instead."""
+
+    accept = {"INVITE": ("application/sdp",)}
+
+    def __init__(self, answer=None, **options):
+        super().__init__(**options)
+        self.answer = answer
+        self.told = []
+        self.dialogs = []
+
+    def handle_INVITE(self, request, transaction):
+        self.dialogs.append(transaction.dialog)
+        return request.response(200) if self.answer is None else self.answer(request, transaction)
+
+    def handle_INFO(self, request, transaction):
+        self.told.append(("INFO", transaction.dialog))
+        return request.response(200)
+
+    def handle_ACK(self, ack, dialog):
+        self.told.append(("ACK", dialog))
+
+    def dialog_ended(self, dialog, reason):
+        self.told.append((reason.value, dialog))
+
+    @property
+    def heard(self):
+        """What it was told, without the dialogs."""
+        return [what for what, _ in self.told]
+
+
+@implementer(IRequestSender)
+class Sender:
+    """Keeps what is sent by it as (request, next hop, flow, is_proven), and the `Deferred` of each response."""
+
+    def __init__(self):
+        self.sent = []
+        self.pending = []
+
+    def send_request(self, request, next_hop, flow, is_proven):
+        self.sent.append((request, next_hop, flow, is_proven))
+        self.pending.append(Deferred())
+        return self.pending[-1]
+
+    @property
+    def requests(self):
+        return [request for request, *_ in self.sent]
+
+
+class Caller:
+    """Calls *server* on a flow of *transport*; `sent` and `statuses` are what the server has answered."""
+
+    def __init__(self, server=None, transport="UDP", **options):
+        self.clock = Clock()
+        self.server = Phone() if server is None else server
+        self.service = SIPService(self.clock, self.server, **options)
+        self.sender = Sender()
+        self.server.use_sender(self.sender)
+        self.flow = RecordingFlow(transport)
+        self.number = 0
+        self.to = None
+
+    def send(self, method, *, flow=None, **fields):
+        """Send a request of the call, each of a new transaction; within the dialog once there is one."""
+        self.number += 1
+        options = {"branch": f"z9hG4bK{self.number}", "call_id": CALL_ID, "cseq": self.number, "to": self.to, **fields}
+        self.request = make_request(method, **options)
+        self.service.message_received(self.request, flow or self.flow)
+        return self
+
+    def invite(self, **fields):
+        """Send an INVITE, and note the To tag of the answer, if it has one."""
+        self.send("INVITE", **fields)
+        self.invite_number = self.request.cseq.number
+        self.hear()
+        return self
+
+    def hear(self):
+        """Be in the dialog that the latest answer makes."""
+        if self.flow.sent and self.last.headers.get("To", "").rpartition(";tag=")[1]:
+            self.to = self.last.headers.get("To")
+
+    def ack(self, **fields):
+        """Acknowledge the 2xx to the latest INVITE."""
+        return self.send("ACK", **{"cseq": self.invite_number, **fields})
+
+    def called(self, **fields):
+        """Make the call, up to the ACK."""
+        return self.invite(**fields).ack()
+
+    def step(self, seconds):
+        """Let time pass."""
+        self.clock.pump([0.5] * int(seconds * 2))
+        return self
+
+    @property
+    def last(self):
+        return self.flow.responses[-1]
+
+    @property
+    def statuses(self):
+        return [response.status for response in self.flow.responses]
+
+    @property
+    def dialog(self):
+        """The dialog that the server holds, in which the caller's next request would be."""
+        request = make_request("INFO", call_id=CALL_ID, to=self.to)
+        return self.server._calls.dialog_of(request)
+
+    @property
+    def is_over(self):
+        """Whether nothing of any call is left: no dialog, no timer but those of transactions."""
+        counters = self.server.counters
+        return (counters["dialogs"], counters["unacknowledged"], counters["handlers"]) == (0, 0, 0)
