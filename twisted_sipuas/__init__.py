@@ -11,6 +11,7 @@ from twisted_sipuas.interfaces import (
     IFlow,
     ILocationService,
     IMessageReceiver,
+    IRequestSender,
     IServerTransaction,
     ITransactionUser,
 )
@@ -31,6 +32,7 @@ from twisted_sipuas.syntax.uri import SIPURI
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
+from twisted_sipuas.uas.dialog import Dialog, DialogEnd, DialogState
 from twisted_sipuas.uas.redirect import RedirectServer
 from twisted_sipuas.uas.registrar import Registrar
 from twisted_sipuas.uas.server import UserAgentServer
@@ -42,6 +44,9 @@ __all__ = [
     "Address",
     "Binding",
     "CSeq",
+    "Dialog",
+    "DialogEnd",
+    "DialogState",
     "EndReason",
     "Headers",
     "IAuthenticator",
@@ -49,6 +54,7 @@ __all__ = [
     "IFlow",
     "ILocationService",
     "IMessageReceiver",
+    "IRequestSender",
     "IServerTransaction",
     "ITransactionUser",
     "Limits",

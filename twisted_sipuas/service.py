@@ -40,6 +40,8 @@ __all__ = ["Listening", "SIPService"]
 _log = Logger()
 
 _DRAIN_TIME = 5.0  # seconds that requests in progress have when the service stops
+_ALL_ADDRESSES = ("0.0.0.0", "::")
+_VIA_SIZE = 100  # octets, about, that the Via takes which a request of ours gets
 
 Listen: TypeAlias = "str | IStreamServerEndpoint | socket.socket"
 
@@ -121,6 +123,7 @@ class SIPService(Service):
                 "connections": len(self._connections),
                 **{f"responses_{name}": value for name, value in self._delivery.counters.items()},
                 **{f"requests_{name}": value for name, value in self._clients.counters.items()},
+                **{f"requests_{name}": value for name, value in self._flows.counters.items()},
                 **self._dropped,
                 **getattr(self._transaction_user, "counters", {}),
             }
@@ -289,10 +292,8 @@ class SIPService(Service):
         return Deferred.fromCoroutine(self._send_request(request, next_hop, flow, is_proven))
 
     async def _send_request(self, request: Request, next_hop: SIPURI, flow: IFlow, is_proven: bool) -> Response:
-        found = await self._flows.flow_for(next_hop, flow, is_proven, len(request.to_bytes()))
-        # 18.1.1: where responses come to, should the connection be gone. The port that we connect from is not it.
-        at = flow if found.transport == flow.transport else found
-        return await self._clients.send(request, found, str(at.advertised_address))
+        found = await self._flows.flow_for(next_hop, flow, is_proven, len(request.to_bytes()) + _VIA_SIZE)
+        return await self._clients.send(request, found, str(_sent_by(found, flow)))
 
     # Sockets
 
@@ -356,6 +357,17 @@ class SIPService(Service):
     def _close_listeners(self) -> Deferred[Any]:
         self._is_bound = self._is_listening = False
         return self._listeners.close()
+
+
+def _sent_by(found: IFlow, flow: IFlow) -> Address:
+    """Return where responses come to, should the connection be gone, for a request on *found* (18.1.1).
+
+    *flow* is what the peer's own request came on. The port that we connect from is not where we listen; nor is the
+    address of a socket that is bound to all of them one that anybody can send to.
+    """
+    at = flow if found.is_reliable and found.transport == flow.transport else found
+    host, port = at.advertised_address
+    return Address(flow.local_address.host if host in _ALL_ADDRESSES else host, port)
 
 
 def _log_unended(failure: Failure) -> None:

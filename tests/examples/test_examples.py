@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -18,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 class Example:
     """An example as a child process on a free port; `ask` sends it a request and returns what it answers."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *arguments: str) -> None:
         self.log_path = directory / "log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "examples" / name), "udp:0"],
+                [sys.executable, str(ROOT / "examples" / name), "udp:0", *arguments],
                 cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         deadline = time.monotonic() + 20
@@ -37,16 +39,16 @@ class Example:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def ask(self, method: str, uri: str, *header_lines: str, body: str = "") -> list[str]:
+    def ask(self, method: str, uri: str, *header_lines: str, body: str = "", branch: str = "example") -> list[str]:
         """Send a request, and return the responses up to the final one; that to an INVITE is acknowledged."""
         responses: list[str] = []
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(5)
-            client.sendto(request(method, uri, *header_lines) + body.encode(), ("127.0.0.1", self.port))
+            client.sendto(request(method, uri, *header_lines, branch=branch) + body.encode(), ("127.0.0.1", self.port))
             while not responses or responses[-1].startswith("SIP/2.0 1"):
                 responses.append(client.recv(65535).decode())
             if method == "INVITE":
-                client.sendto(request("ACK", uri), ("127.0.0.1", self.port))
+                client.sendto(request("ACK", uri, branch=branch), ("127.0.0.1", self.port))
         return responses
 
     def stop(self) -> int:
@@ -54,15 +56,16 @@ class Example:
         return self._process.wait(15)
 
 
-def request(method: str, uri: str, *header_lines: str) -> bytes:
+def request(method: str, uri: str, *header_lines: str, branch: str) -> bytes:
     """Return the header section of a request; an ACK is for the INVITE."""
     lines = [
         f"{method} {uri} SIP/2.0",
-        "Via: SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bKexample",
+        f"Via: SIP/2.0/UDP 127.0.0.1;rport;branch=z9hG4bK{branch}",
         "From: <sip:test@127.0.0.1>;tag=1",
         f"To: <{uri}>",
-        "Call-ID: example",
+        f"Call-ID: {branch}",
         f"CSeq: 1 {method}",
+        "Contact: <sip:test@127.0.0.1>",
         *header_lines,
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -73,8 +76,8 @@ def example(tmp_path):
     """Return what starts an example by its file name; it is stopped after the test."""
     started = []
 
-    def start(name: str) -> Example:
-        started.append(Example(name, tmp_path))
+    def start(name: str, *arguments: str) -> Example:
+        started.append(Example(name, tmp_path, *arguments))
         return started[-1]
 
     yield start
@@ -102,3 +105,24 @@ def test_greeter(example):
     ringing, busy = server.ask("INVITE", "sip:bob@127.0.0.1")
     assert ringing.startswith("SIP/2.0 180 Ringing\r\n")
     assert busy.startswith("SIP/2.0 486 Busy Here\r\n")
+
+
+def test_with_web(example):
+    """What is set on the page is where calls are redirected to, and the page counts them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = example("with_web.py", f"tcp:{port}:interface=127.0.0.1")
+
+    def page(data: bytes | None = None) -> str:
+        with urlopen(f"http://127.0.0.1:{port}/", data, timeout=5) as answer:
+            return answer.read().decode()
+
+    (answer,) = server.ask("INVITE", "sip:support@127.0.0.1")
+    assert answer.startswith("SIP/2.0 480 Nobody Is on Duty\r\n")
+    assert "sip:bob@192.0.2.7" in page(b"contact=sip:bob@192.0.2.7")
+    (answer,) = server.ask("INVITE", "sip:support@127.0.0.1", branch="another")
+    assert "Contact: <sip:bob@192.0.2.7>\r\n" in answer
+    assert "Calls so far: 1." in page()
+    with pytest.raises(HTTPError, match="400"):
+        page(b"contact=<script>")
+    assert "Calls so far: 1." in page()

@@ -36,8 +36,8 @@ Redeliver = Callable[[bytes, IFlow], "bool | None"]
 
 
 Trace = Callable[[Request, "Response | None", IFlow], object]
-"""Is called with a request, a response to it that goes out for the first time, and the flow that the request came on;
-with None for an ACK, which has no response."""
+"""Is called with a request, a response to it that goes out for the first time, and the flow that the request came on,
+or for a refusal without a transaction the one that it goes by; with None for an ACK, which has no response."""
 
 
 class _Transaction(Protocol):
@@ -147,9 +147,10 @@ class BaseLayer:
     def _is_full(self, request: Request) -> bool:
         """Whether *request*, a new one, may not be taken: the bound is reached, or the service is about to stop.
 
-        Calls are then being ended, and the peer's own BYE is as good as ours.
+        While it is about to, calls are being ended, and the peer's own BYE is as good as ours. Raises
+        `MessageSyntaxError` for a To that says nothing of it.
         """
-        if self._drained is not None and request.to.tag is None:
+        if self._is_stopped or (self._drained is not None and request.to.tag is None):
             return True
         return self.owed >= self._max_transactions or self._held_octets >= self._max_held_octets
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
@@ -123,13 +123,19 @@ class NonInviteClientTransaction(Timed):
             self.fail(TransportError("no response came (17.1.2.2, Timer F)"))
 
     def fail(self, error: TransportError) -> None:
-        """End the transaction: no response will come, for *error* (17.1.4)."""
-        had_response = self.state is ClientState.COMPLETED
-        if self.state is not ClientState.TERMINATED:
+        """No response will come, for *error* (17.1.4); once the final one is there that is of no interest."""
+        if self.state in (ClientState.TRYING, ClientState.PROCEEDING):
             self._stop_timers()
             self._terminate()
-            if not had_response:
-                self.response.errback(error)
+            self.response.errback(error)
+
+    def abandon(self, error: TransportError) -> None:
+        """End the transaction now, with *error* if its response is still waited for."""
+        if self.state is ClientState.COMPLETED:
+            self._stop_timers()
+            self._terminate()
+        else:
+            self.fail(error)
 
     def _stop_timers(self) -> None:
         self.stop_waiting()
@@ -153,6 +159,7 @@ class ClientTransactions:
         self._max_transactions = max_transactions
         self._transactions: dict[tuple[str, str], NonInviteClientTransaction] = {}
         self._queues: dict[float, TimerQueue[Timed]] = {}
+        self._is_stopped = False
         self._counters = {"refused": 0}
 
     @property
@@ -166,9 +173,11 @@ class ClientTransactions:
         The Via has a branch that is new and asks for rport, so that responses get through a NAT (8.1.1.7, 18.1.1; RFC
         3581, 3). Returns a `Deferred` of the final response, which fails with `TransportError` if none comes.
         """
+        if self._is_stopped:
+            return fail(TransportError("the service stopped"))
         if len(self._transactions) >= self._max_transactions:
             self._counters["refused"] += 1
-            raise TransportError("too many requests wait for their response")
+            return fail(TransportError("too many requests wait for their response"))
         branch = f"z9hG4bK{secrets.token_hex(12)}"
         via = f"SIP/2.0/{flow.transport} {sent_by};branch={branch};rport"
         octets = Request(request.method, request.uri_text, [("Via", via), *request.headers], request.body).to_bytes()
@@ -195,9 +204,10 @@ class ClientTransactions:
             transaction.fail(TransportError("the network could not deliver it"))
 
     def stop(self) -> None:
-        """Fail every transaction that waits for its response; no timer is left."""
+        """Fail every transaction that waits for its response, and whatever is sent from now on; no timer is left."""
+        self._is_stopped = True
         for transaction in list(self._transactions.values()):
-            transaction.fail(TransportError("the service stopped"))
+            transaction.abandon(TransportError("the service stopped"))
 
     def queue(self, seconds: float) -> TimerQueue[Timed]:
         """Return the queue of what has to happen in so many *seconds*."""

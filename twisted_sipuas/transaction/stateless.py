@@ -151,15 +151,15 @@ class StatelessLayer(BaseLayer):
             return
         try:
             key = transaction_key(request)
+            if (key, request.method) in self._pending:
+                return
+            if self._is_full(request):
+                self._refuse(request, route)
+                return
+            transaction = _StatelessTransaction(key, request, flow, route, self)
         except MessageSyntaxError as fault:
             self.refuse_malformed(request, fault, route)
             return
-        if (key, request.method) in self._pending:
-            return
-        if self._is_full(request):
-            self._refuse(request, route)
-            return
-        transaction = _StatelessTransaction(key, request, flow, route, self)
         with self._handing_over():
             self._tell(transaction, self._transaction_user.request_received, request, transaction)
             if self._is_stopped:

@@ -7,17 +7,18 @@ to a third party. So that is followed only where it hurts nobody, or for a peer 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IResolver
 from twisted.python.failure import Failure
 
-from twisted_sipuas.errors import TransportError
+from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow
 from twisted_sipuas.syntax.uri import SIPURI, canonical_host
-from twisted_sipuas.transport.flow import StreamFlow
+from twisted_sipuas.transport.flow import StreamFlow, plain_host
 from twisted_sipuas.transport.locate import locate
 
 __all__ = ["Connect", "OutgoingConnections", "OutgoingFlows", "is_in_reach", "is_numeric"]
@@ -34,6 +35,7 @@ class OutgoingFlows:
     *connections* are those for TCP and TLS. *datagram_flow* is called with an `Address` and returns a UDP flow to it
     by one of our own sockets, or None. *is_trusted* is asked with a source address whether the names and addresses that
     it gave may be followed; *resolver* gives what names are looked up with. *timeout* is in seconds, for one look-up.
+    *max_searches* bounds the requests that wait for their flow; more fail.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class OutgoingFlows:
         is_trusted: Callable[[str], bool],
         resolver: Callable[[], IResolver],
         timeout: float = 5.0,
+        max_searches: int = 1000,
     ) -> None:
         self._clock = clock
         self._connections = connections
@@ -52,7 +55,17 @@ class OutgoingFlows:
         self._is_trusted = is_trusted
         self._resolver = resolver
         self._timeout = timeout
+        self._max_searches = max_searches
         self._searches: set[Deferred[IFlow]] = set()
+        self._is_stopped = False
+        self._counters = {"searches_refused": 0, "not_followed": 0}
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How many requests wait for their flow (``searches``), how many more were refused, and how often the next hop
+        was not one to follow (``not_followed``).
+        """
+        return MappingProxyType({**self._counters, "searches": len(self._searches)})
 
     def flow_for(self, next_hop: SIPURI, flow: IFlow, is_proven: bool, size: int = 0) -> Deferred[IFlow]:
         """Return the flow for a request of *size* octets to *next_hop*, within a dialog.
@@ -73,7 +86,8 @@ class OutgoingFlows:
         return search
 
     def stop(self) -> None:
-        """Give up every search; no timer is left."""
+        """Give up every search, and begin none any more; no timer is left."""
+        self._is_stopped = True
         for search in list(self._searches):
             search.cancel()
 
@@ -88,12 +102,15 @@ class OutgoingFlows:
         if isinstance(flow, StreamFlow) and flow.is_proxied:
             raise TransportError("the connection by the proxy is gone, and there is no other way to its peer")
         transport = "TLS" if is_secure else (next_hop.parameters.get("transport") or "udp").upper()
+        if transport not in ("UDP", "TCP", "TLS"):
+            raise TransportError("the transport that the next hop asks for is none of ours")
+        if self._is_stopped or len(self._searches) >= self._max_searches:
+            self._counters["searches_refused"] += 1
+            raise TransportError("too many requests wait for a way to their next hop, or the service stopped")
         addresses = await self._addresses(next_hop, transport, flow, is_proven)
         if transport == "UDP":
             return await self._by_datagram(addresses, next_hop.host, flow, size)
-        if transport in ("TCP", "TLS"):
-            return await self._by_connection(transport, addresses, next_hop.host)
-        raise TransportError("this transport is none of ours")
+        return await self._by_connection(transport, addresses, next_hop.host)
 
     async def _addresses(self, next_hop: SIPURI, transport: str, flow: IFlow, is_proven: bool) -> list[Address]:
         """Return where *next_hop* is, as far as it may be followed (RFC 3263, 4.2)."""
@@ -102,10 +119,14 @@ class OutgoingFlows:
             return []
         host = next_hop.parameters.get("maddr") or next_hop.host
         may_follow = is_proven or ipaddress.ip_address(source).is_loopback or self._is_trusted(source)
-        if not may_follow and canonical_host(host).strip("[]") != source:
+        if not may_follow and not _is_spelling_of(source, host):
+            self._counters["not_followed"] += 1
             return []
         found = await locate(host, next_hop.port, transport, self._resolver(), self._clock, self._timeout)
-        return [address for address in found if address.host == source or is_in_reach(address.host, source)]
+        followed = [address for address in found if address.host == source or is_in_reach(address.host, source)]
+        if found and not followed:
+            self._counters["not_followed"] += 1
+        return followed
 
     async def _by_datagram(self, addresses: list[Address], host: str, flow: IFlow, size: int) -> IFlow:
         if size > _LONGEST_DATAGRAM and addresses:
@@ -201,6 +222,14 @@ def _given_up(failure: Failure) -> NoReturn:
     raise TransportError("no way to the next hop was found in time")
 
 
+def _is_spelling_of(address: str, host: str) -> bool:
+    """Whether *host*, as a URI has it, stands for the numeric *address*."""
+    try:
+        return plain_host(canonical_host(host).strip("[]")) == address
+    except MessageSyntaxError:  # a maddr may be anything
+        return False
+
+
 def is_numeric(host: str) -> bool:
     """Whether *host* is an address; a UNIX socket has none."""
     try:
@@ -213,11 +242,12 @@ def is_in_reach(host: str, source: str) -> bool:
     """Whether the address *host* may be followed for *source*: none that is closer to this machine than *source* is.
 
     On loopback and on the link there are services that trust whoever is there. A private address that a source on the
-    Internet names is one in its own network, behind its NAT, and in ours it is somebody else's.
+    Internet names, or one that a carrier's customers share (RFC 6598), is one in its own network, behind its NAT, and
+    in ours it is somebody else's.
     """
     located, origin = ipaddress.ip_address(host), ipaddress.ip_address(source)
     if origin.is_loopback:
         return True
     if located.is_loopback or (located.is_link_local and not origin.is_link_local):
         return False
-    return not (origin.is_global and located.is_private)
+    return located.is_global or not origin.is_global
