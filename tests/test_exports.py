@@ -5,10 +5,11 @@ from __future__ import annotations
 import twisted_sipuas
 
 PUBLIC = """
-    Address Binding CSeq Dialog DialogEnd DialogState EndReason Headers IAuthenticator IBindingStore IFlow ILocationService IMessageReceiver
-    IRequestSender IServerTransaction ITransactionUser Limits MemoryBindingStore MessageSyntaxError NameAddr RedirectServer Redirection
-    Registrar Request Response SIPDatagramProtocol SIPError SIPService SIPStreamFactory SIPURI SQLiteBindingStore
-    StartError Target TransportError TransportLimits UserAgentServer Via location_service parse_message
+    Address Binding CSeq Dialog DialogEnd DialogState EndReason Headers IAuthenticator IBindingStore IFlow
+    ILocationService IMessageReceiver IRequestSender IServerTransaction ITransactionUser Limits MemoryBindingStore
+    MessageSyntaxError NameAddr RedirectServer Redirection Registrar Request Response SIPDatagramProtocol SIPError
+    SIPService SIPStreamFactory SIPURI SQLiteBindingStore StartError Target TransportError TransportLimits
+    UserAgentServer Via location_service parse_message
 """
 
 
