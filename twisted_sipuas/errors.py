@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_sipuas.syntax.message import Request
 
-__all__ = ["MessageSyntaxError", "SIPError", "StartError", "TransportError", "refuse_line_breaks"]
+__all__ = ["MessageSyntaxError", "SIPError", "StartError", "TransportError", "UnavailableError", "refuse_line_breaks"]
 
 
 def refuse_line_breaks(text: str, what: str) -> str:
@@ -77,6 +77,19 @@ class SIPError(Exception):
             refuse_line_breaks(value, f"the {name} header field")
         self.rule = rule
         super().__init__(f"{status} {reason}" if reason else str(status))
+
+
+class UnavailableError(SIPError):
+    """What was asked cannot answer now: a location service that is down (503) or too slow (504).
+
+    Unlike any other `SIPError` it decides nothing about the request, so that another service may be asked. *status*,
+    *reason* and *rule* are as there; *retry_after* is when to try again, in seconds, for a 503 (21.5.4).
+    """
+
+    def __init__(
+        self, reason: str | None = None, *, status: int = 503, retry_after: int = 5, rule: str | None = None
+    ) -> None:
+        super().__init__(status, reason, [("Retry-After", str(retry_after))] if status == 503 else (), rule)
 
 
 class TransportError(Exception):

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "IBindingStore",
     "IFlow",
     "ILocationService",
+    "ILocationServicePlugin",
     "IMessageReceiver",
     "IRequestSender",
     "IServerTransaction",
@@ -77,6 +79,12 @@ class IFlow(Interface):
     peer_certificate = Attribute("The peer's certificate on TLS, if it showed one, else None.")
     peer_identities = Attribute("The SIP domains that this certificate is for, in lower case (RFC 5922, 7.1).")
     closed = Attribute("Whether nothing can be sent any more.")
+
+    def when_closed() -> object:
+        """Return a new `Deferred` that fires with None when the connection is gone, at once if it is.
+
+        For UDP, which has none, it never fires. Cancel it when you wait no longer.
+        """
 
     def send(data: bytes) -> None:
         """Send *data*, one whole message; raises `TransportError` if that is impossible."""
@@ -172,7 +180,8 @@ class ITransactionUser(Interface):
 class ILocationService(Interface):
     """Where a user can be reached: answers look-ups of a redirect server (RFC 3261, 10.1: "location service").
 
-    One that also provides `IService` is started with ours and stopped last.
+    One that also provides `IService` is started with ours and stopped last. One that sees to the time that a look-up
+    takes itself has an attribute ``lookup_timeout``; the look-ups of others are bounded by who asks.
     """
 
     description = Attribute("One phrase for logs, such as ``sqlite:bindings.db``, without secrets.")
@@ -181,7 +190,9 @@ class ILocationService(Interface):
         """Return where *request_uri* can be reached.
 
         A `Redirection`, or None to ask the next service, or a `Deferred` or coroutine of either. Raising `SIPError` is
-        the answer to the request; any other failure answers it 500, and the next service is not asked.
+        the answer to the request. `UnavailableError`, which is one, says that the service cannot tell now, and any
+        other failure answers 500; after these two the next service is asked only if the operator wants that. The
+        `Deferred` is cancelled when nobody waits for the answer any longer.
         """
 
 
@@ -199,6 +210,24 @@ class IBindingStore(ILocationService):
 
         Returns whether it was, or a `Deferred` of it, which fires only when the change is as durable as this store
         makes it: the 200 to a REGISTER follows. A failure means that nothing changed.
+        """
+
+
+class ILocationServicePlugin(IPlugin):
+    """A kind of location service for ``--location KIND[,option=value...]:REST``.
+
+    An object in a module of the package ``twisted.plugins`` that provides it is found by its `kind`; see
+    `twisted_sipuas.location.LocationKind`, which makes one that imports your code no earlier than it is asked for.
+    """
+
+    kind = Attribute("The word that the text begins with; lower-case letters and digits.")
+    help = Attribute("A sentence or two for people: the form of the text, what it is for, and the options of its own.")
+
+    def make(argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
+        """Return the `ILocationService` for *argument*, which is REST, not yet started.
+
+        Take out of *options*, names and values, those that you know; what is left is refused as a mistake. Raises
+        `ValueError` saying in one line what is wrong and what was expected, without secrets.
         """
 
 

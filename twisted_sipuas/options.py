@@ -5,7 +5,9 @@ from __future__ import annotations
 import getopt
 import importlib.metadata
 import ipaddress
+import math
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +16,7 @@ from twisted.python import usage
 from twisted_sipuas import __version__
 from twisted_sipuas.interfaces import IBindingStore, ILocationService, ITransactionUser
 from twisted_sipuas.loading import load, make
-from twisted_sipuas.location import location_service
+from twisted_sipuas.location import location_kinds, location_service
 from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
@@ -40,6 +42,8 @@ _MODES = {
     "allow-anonymous-registration": _REDIRECT,
     "redirect-status": _REDIRECT,
     "max-targets": _REDIRECT,
+    "lookup-timeout": _REDIRECT,
+    "on-lookup-failure": _REDIRECT,
     "min-expires": _REDIRECT,
     "max-expires": _REDIRECT,
     "default-expires": _REDIRECT,
@@ -63,6 +67,21 @@ def _at_least(least: int, option: str) -> Callable[[str], int]:
     return number
 
 
+def _seconds(option: str) -> Callable[[str], float]:
+    """Return what reads a number of seconds for *option*, and raises `ValueError` naming it for anything else."""
+
+    def number(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"--{option}: {text!r}: expected a number of seconds")
+        return seconds
+
+    return number
+
+
 def _number(option: str, default: int, least: int, meaning: str) -> list[Any]:
     return [option, None, default, meaning, _at_least(least, option)]
 
@@ -80,6 +99,19 @@ class Options(usage.Options):
         ["mode", None, "redirect", "What answers: redirect, stateful or stateless."],
         ["redirect-status", None, "302", "(redirect) 300, 301, 302, or auto: 302 for one target, 300 for several."],
         _number("max-targets", 10, 1, "(redirect) Contacts in one 3xx, highest q first."),
+        [
+            "lookup-timeout",
+            None,
+            2.0,
+            "(redirect) Seconds that a look-up may take; then the answer is 504.",
+            _seconds("lookup-timeout"),
+        ],
+        [
+            "on-lookup-failure",
+            None,
+            "answer",
+            "(redirect) answer: with 503, 504 or 500; next: ask the next location service.",
+        ],
         _number("min-expires", 60, 0, "(redirect) Shortest registration, in seconds; shorter gets 423."),
         _number("max-expires", 86400, 1, "(redirect) Longest registration, in seconds; longer is shortened."),
         _number("default-expires", 3600, 1, "(redirect) Registration that asks for no time, in seconds."),
@@ -154,9 +186,17 @@ class Options(usage.Options):
         self["listen"].append(description)
 
     def opt_location(self, description: str) -> None:
-        """(redirect) A location service: memory: or sqlite:FILE. May be given again and again; they are asked in order.
+        """(redirect) A location service, KIND[,option=value...]:REST, such as sqlite:FILE. Each kind has the options
+        timeout, the seconds that a look-up may take, and cache, the seconds that an answer is kept. May be given again
+        and again; they are asked in order.
         [default: sqlite:sipuas.sqlite]"""
         self["location"].append(description)
+
+    def opt_help_location(self) -> None:
+        """List the kinds of location service, their form and options, and exit."""
+        for kind in location_kinds():
+            sys.stdout.write(textwrap.fill(kind.help, 79, subsequent_indent="    ") + "\n")
+        sys.exit(0)
 
     def opt_handler(self, name: str) -> None:
         """(stateful, stateless) PACKAGE.MODULE.CLASS, a class of yours that answers: a UserAgentServer or any other
@@ -219,6 +259,8 @@ class Options(usage.Options):
             raise usage.UsageError(f"--redirect-status: {self['redirect-status']!r}: expected {', '.join(_STATUSES)}")
         if self["registrar"] and self["no-registrar"]:
             raise usage.UsageError("--registrar and --no-registrar: expected one of them")
+        if self["on-lookup-failure"] not in ("answer", "next"):
+            raise usage.UsageError(f"--on-lookup-failure: {self['on-lookup-failure']!r}: expected answer or next")
         if self["min-expires"] > self["max-expires"]:
             raise usage.UsageError("--min-expires: expected no more than --max-expires")
         self["location"] = self["location"] or [_DEFAULT_LOCATION]
@@ -230,6 +272,8 @@ class Options(usage.Options):
             domains=self["domain"],
             redirect_status=_STATUSES[self["redirect-status"]],
             max_targets=self["max-targets"],
+            lookup_timeout=self["lookup-timeout"],
+            asks_next_on_failure=self["on-lookup-failure"] == "next",
         )
 
     def _make_handler(self) -> Any:
@@ -282,7 +326,8 @@ class Options(usage.Options):
             if self["location"].count(text) > 1:
                 raise usage.UsageError(f"--location: {text!r} is given twice: expected each once")
         try:
-            return [location_service(text, reactor) for text in self["location"]]
+            timeout = self["lookup-timeout"]
+            return [location_service(text, reactor, lookup_timeout=timeout) for text in self["location"]]
         except ValueError as error:
             raise usage.UsageError(f"--location: {error}") from None
 
@@ -293,7 +338,7 @@ class Options(usage.Options):
         stores = [location for location in self.locations if IBindingStore.providedBy(location)]
         if not stores:
             if self["registrar"]:
-                raise usage.UsageError("--registrar: expected a --location that can store: memory: or sqlite:FILE")
+                raise usage.UsageError("--registrar: expected a --location that can store, such as sqlite:FILE")
             return None
         exposed = [text for text in self["listen"] if not _is_loopback(text)]
         if exposed and not self["allow-anonymous-registration"]:

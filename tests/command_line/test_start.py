@@ -51,7 +51,7 @@ def port() -> int:
         (["--listen", "5060"], "--listen: '5060' is no listener: expected udp:PORT"),
         (["--listen", "udp:sip"], "--listen: 'sip' is not a port from 0 to 65535"),
         (["--listen", "udp:5060:interface=example.com"], "--listen: 'example.com' is no IP address"),
-        (["--location", "ldap:x"], "--location: 'ldap:x' is no location service: expected memory: or sqlite:FILE"),
+        (["--location", "ldap:x"], "--location: 'ldap:x' is no location service: expected one of memory:, sqlite:"),
         (["--location", "sqlite:"], "--location: 'sqlite:': expected the name of a file"),
         (["--redirect-status", "305"], "--redirect-status: '305': expected 300, 301, 302, auto"),
         (["--registrar", "--no-registrar"], "--registrar and --no-registrar: expected one of them"),
@@ -166,7 +166,14 @@ def test_help_and_version(tmp_path):
     in_table = {row.split("`")[1].split()[0] for row in readme.splitlines() if row.startswith("| `--")}
     in_help = {word.strip(",=") for word in shown.stdout.replace("=", " ").split() if word.startswith("--")}
     assert in_table <= in_help
-    assert in_help - in_table <= {"--version", "--help", "--spew", "--help-reactors", "--no-registrar"}
+    assert in_help - in_table <= {
+        "--version",
+        "--help",
+        "--spew",
+        "--help-reactors",
+        "--help-location",
+        "--no-registrar",
+    }
     assert sipuas(tmp_path, "--version").stdout.startswith("twisted-sipuas ")
 
 

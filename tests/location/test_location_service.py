@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_sipuas.location import MemoryBindingStore, SQLiteBindingStore, location_service
+from twisted_sipuas.location import MemoryBindingStore, SQLiteBindingStore, location_kinds, location_service
 
 
 def test_memory(clock):
@@ -33,16 +33,16 @@ def test_rest_from_a_file(clock, tmp_path, end):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "'' is no location service: expected memory: or sqlite:FILE"),
-        ("memory", "'memory' is no location service: expected memory: or sqlite:FILE"),
-        ("ldap:x", "'ldap:x' is no location service: expected memory: or sqlite:FILE"),
-        ("Memory:", "'Memory:' is no location service: expected memory: or sqlite:FILE"),
         ("memory:x", "'memory:x': expected nothing behind memory:"),
         ("sqlite:", "'sqlite:': expected the name of a file, without NUL"),
         ("sqlite:a\0b", "'sqlite:a\\x00b': expected the name of a file, without NUL"),
-        ("sqlite,cache=1:x", "'sqlite,cache=1:x': 'cache' is no option of sqlite: expected none"),
-        ("memory,fast:", "'memory,fast:': 'fast' is no option of memory: expected none"),
-        ("sqlite:@/nowhere/x", "cannot read /nowhere/x: No such file or directory"),
+        ("sqlite,ttl=1:x", "'sqlite,ttl=1:x': 'ttl' is no option of sqlite"),
+        ("memory,fast:", "'memory,fast:': 'fast' is no option of memory"),
+        ("memory,cache=1,cache=2:", "'memory,cache=1,cache=2:': the option 'cache' is given twice"),
+        ("memory,cache=-1:", "'memory,cache=-1:': cache=-1: expected a number of seconds"),
+        ("memory,timeout=:", "'memory,timeout=:': timeout=: expected a number of seconds"),
+        ("memory,timeout=inf:", "'memory,timeout=inf:': timeout=inf: expected a number of seconds"),
+        ("sqlite:@/nowhere/x", "'sqlite:@/nowhere/x': cannot read /nowhere/x: No such file or directory"),
     ],
 )
 def test_mistakes(clock, text, said):
@@ -50,3 +50,12 @@ def test_mistakes(clock, text, said):
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize("text", ["", "memory", "ldap:x", "Memory:"])
+def test_unknown(clock, text):
+    """A kind that there is not is a ValueError that names those that there are."""
+    with pytest.raises(ValueError) as raised:
+        location_service(text, clock)
+    known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
+    assert str(raised.value) == f"{text!r} is no location service: expected one of {known}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from twisted_sipuas.errors import SIPError, StartError
-from twisted_sipuas.location import SQLiteBindingStore
+from twisted_sipuas.location import Binding, SQLiteBindingStore
 from twisted_sipuas.location.database import BindingDatabase
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import make_request
@@ -392,14 +393,38 @@ def test_other_database(clock, tmp_path):
     assert (tmp_path / "other").read_bytes() == before
 
 
+def test_older_schema(path, clock, make_store):
+    """A file of the first version is brought to the present one, and its bindings are kept."""
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """
+        CREATE TABLE bindings (
+            address_of_record BLOB NOT NULL, position INTEGER NOT NULL, uri BLOB NOT NULL, expires_at REAL NOT NULL,
+            call_id BLOB NOT NULL, cseq INTEGER NOT NULL, q REAL, display_name BLOB NOT NULL, parameters BLOB NOT NULL,
+            PRIMARY KEY (address_of_record, position)
+        ) WITHOUT ROWID;
+        INSERT INTO bindings VALUES (x'7369703a624068', 0, x'74656c3a2b31', 2e9, x'63', 7, 0.5, x'42', x'3b78');
+        PRAGMA user_version = 1;
+        """
+    )
+    connection.close()
+    store = make_store("sqlite")
+    (binding,), version = store.bindings("sip:b@h")
+    assert binding == Binding("tel:+1", 2e9, "c", 7, 0.5, "B", ";x")
+    changed = dataclasses.replace(binding, path="<sip:p;lr>")
+    assert clock.result(store.replace("sip:b@h", version, (changed,))) is True
+    clock.result(store.stopService())
+    assert make_store("sqlite").bindings("sip:b@h")[0] == (changed,)
+
+
 def test_newer_schema(store, clock, path):
     """A file of a later version of this program is left as it is."""
     clock.result(store.stopService())
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     before = Path(path).read_bytes()
-    assert start_error(path, clock) == "its schema is version 2, and this program knows 1"
+    assert start_error(path, clock) == "its schema is version 3, and this program knows 2"
     assert Path(path).read_bytes() == before
 
 
@@ -417,7 +442,7 @@ OPENER = """
 import sys
 from twisted.internet.task import Clock
 from twisted_sipuas.errors import StartError
-from twisted_sipuas.location import SQLiteBindingStore
+from twisted_sipuas.location import Binding, SQLiteBindingStore
 
 try:
     SQLiteBindingStore(sys.argv[1], Clock()).privilegedStartService()

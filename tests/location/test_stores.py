@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.interfaces import IBindingStore
 from twisted_sipuas.location import Binding, MemoryBindingStore
 from twisted_sipuas.syntax.uri import parse_uri
-from twisted_sipuas.testing import make_request
+from twisted_sipuas.testing import BINDING_STORE_CHECKS, BindingStoreCase, make_request
 
 BOB = "sip:bob@example.com"
 OTHER = "sip:other@example.com"
@@ -46,6 +47,12 @@ def targets(store, uri=BOB):
     return None if found is None else [str(target) for target in found.targets]
 
 
+@pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
+def test_contract(store, clock, check):
+    """Each store passes the checks that every `IBindingStore` has to pass."""
+    clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
+
+
 def test_interfaces(store):
     """A store provides what a registrar and a service need of it."""
     verifyObject(IBindingStore, store)
@@ -53,62 +60,10 @@ def test_interfaces(store):
     assert store.description.split(":")[0] in ("memory", "sqlite")
 
 
-def test_nothing_there(store):
-    """Of an address-of-record without bindings nothing is found, so that the next location service is asked."""
-    assert targets(store) is None
-    assert store.bindings(BOB)[0] == ()
-
-
-def test_replace_and_look_up(store, put, binding):
-    """What was put is what is found, in order, and nothing is found of others."""
-    bindings = (binding(q=0.5), binding("tel:+1", left=90))
-    assert put(store, BOB, *bindings) is True
-    assert store.bindings(BOB)[0] == bindings
-    assert targets(store) == ["<sip:bob@192.0.2.4>;q=0.5;expires=60", "<tel:+1>;expires=90"]
-    assert targets(store, OTHER) is None
-
-
-@pytest.mark.parametrize("uri", ["sips:bob@EXAMPLE.com:5061;user=phone", "sip:%62ob@example.com;x=y?a=b"])
-def test_look_up_is_canonical(store, put, binding, uri):
-    """A look-up finds by the canonical form of the Request-URI (10.3 step 5)."""
-    put(store, BOB, binding())
-    assert targets(store, uri) == ["<sip:bob@192.0.2.4>;expires=60"]
-
-
 def test_look_up_waits_for_nothing(store, put, binding):
     """The answer of a look-up is there at once: it is a value and no Deferred."""
     put(store, BOB, binding())
     assert [str(target.uri) for target in store.lookup(parse_uri(BOB), make_request()).targets] == ["sip:bob@192.0.2.4"]
-
-
-def test_replace_needs_current_version(store, put, binding, clock):
-    """A change by a version that is no more current changes nothing, and says so."""
-    _, version = store.bindings(BOB)
-    assert put(store, BOB, binding()) is True
-    assert clock.result(store.replace(BOB, version, (binding("tel:+1"),))) is False
-    assert store.bindings(BOB)[0] == (binding(),)
-
-
-def test_version_is_its_own(store, put, binding, clock):
-    """A stale version stays so when the address-of-record is removed and comes back with the same bindings."""
-    put(store, BOB, binding())
-    _, version = store.bindings(BOB)
-    put(store, BOB)
-    assert clock.result(store.replace(BOB, version, (binding(),))) is False
-    put(store, BOB, binding())
-    assert clock.result(store.replace(BOB, version, ())) is False
-    assert store.bindings(BOB)[0] == (binding(),)
-
-
-def test_race(store, put, binding, clock):
-    """Of two changes by the same version one wins, and the bindings are the winner's."""
-    put(store, BOB, binding())
-    _, version = store.bindings(BOB)
-    first = store.replace(BOB, version, (binding("tel:+1"),))
-    second = store.replace(BOB, version, (binding("tel:+2"),))
-    assert clock.result(second) is False
-    assert store.bindings(BOB)[0] == (binding("tel:+1"),), "who lost finds what the winner did"
-    assert clock.result(first) is True
 
 
 def test_remove(store, put, binding):

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
-from twisted_sipuas.location.target import contact_text
+from twisted_sipuas.location.target import Target, contact_text
+from twisted_sipuas.syntax.addresses import Path
 from twisted_sipuas.syntax.fields import Contact, delta_seconds
 from twisted_sipuas.syntax.message import Request
-from twisted_sipuas.syntax.uri import URI, parse_uri
+from twisted_sipuas.syntax.uri import SIPURI, URI, parse_uri
 
 __all__ = ["Binding", "Limits", "Registration", "apply", "contact_value"]
 
@@ -38,6 +39,8 @@ class Binding:
     """The display name of the Contact, without quotes."""
     parameters: str = ""
     """The other parameters of the Contact, as text that begins with a semicolon, or empty."""
+    path: str = ""
+    """The Path of the REGISTER, its values in order as text with commas between, or empty (RFC 3327)."""
 
     @property
     def uri(self) -> URI:
@@ -47,6 +50,17 @@ class Binding:
     def remaining(self, now: float) -> int:
         """Return the seconds left at *now*: of a new binding the interval granted, of any never 0, the sign of none."""
         return max(1, round(self.expires_at - now))
+
+    def target(self, now: float) -> Target:
+        """Return where to send a caller at *now*, in seconds since the epoch.
+
+        A redirect server cannot put the Path into a Route header field as a proxy does (RFC 3327, 5.4), so the URI asks
+        the caller to: it has it as the header of a URI (19.1.1).
+        """
+        uri = self.uri
+        if self.path and isinstance(uri, SIPURI):
+            uri = uri.with_header("Route", self.path)
+        return Target(uri, q=self.q, expires=self.remaining(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,8 @@ class Limits:
     """What a request that asks for no interval is granted."""
     max_contacts: int = 100
     """Of one address-of-record, and in one request."""
+    max_path: int = 2000
+    """Characters of the Path of one request; it is kept with each of its contacts."""
 
 
 _DEFAULT_LIMITS = Limits()
@@ -80,12 +96,15 @@ class Registration:
     """The Expires header field in seconds; None if absent, and if malformed (20.19)."""
     removes_all: bool = False
     """Whether its Contact is ``*``."""
+    path: str = ""
+    """Its Path, values in order as text with commas between (RFC 3327)."""
 
     @classmethod
     def from_request(cls, request: Request, limits: Limits = _DEFAULT_LIMITS) -> Registration:
         """Return what *request* asks for.
 
-        Raises `SIPError`: 400 for a Contact that cannot be (10.3 step 6), 403 for more of them than *limits* allow.
+        Raises `SIPError`: 400 for a Contact that cannot be (10.3 step 6) and for a malformed Path, 403 for more of them
+        than *limits* allow.
         """
         expires = delta_seconds(request.headers.get("Expires"))
         try:
@@ -105,7 +124,8 @@ class Registration:
                 raise SIPError(400, "Contact * Together With Other Contacts", rule="10.3-22")
             if expires != 0:
                 raise SIPError(400, "Contact * Without Expires 0", rule="10.3-22")
-        return cls(request.call_id, request.cseq.number, contacts, expires, removes_all="*" in values)
+        path = _path(request, limits)
+        return cls(request.call_id, request.cseq.number, contacts, expires, removes_all="*" in values, path=path)
 
 
 def apply(registration: Registration, bindings: Iterable[Binding], now: float, limits: Limits) -> tuple[Binding, ...]:
@@ -135,6 +155,23 @@ def apply(registration: Registration, bindings: Iterable[Binding], now: float, l
 def contact_value(binding: Binding, now: float) -> str:
     """Return *binding* as a Contact value of the 200 to a REGISTER, with the interval left at *now* (10.3 step 8)."""
     return contact_text(binding.display_name, binding.uri_text, binding.q, binding.remaining(now), binding.parameters)
+
+
+def _path(request: Request, limits: Limits) -> str:
+    """Return the Path of *request* (RFC 3327, 5.3); raises `SIPError` for one that is malformed or too long."""
+    if "Path" not in request.headers:
+        return ""
+    try:
+        values = request.headers.every(Path)
+        for value in values:
+            if not isinstance(value.uri, SIPURI) or "\0" in value.text:
+                raise MessageSyntaxError("Malformed Path header field")
+    except MessageSyntaxError:
+        raise SIPError(400, "Malformed Path header field", rule="3327-1") from None
+    path = ",".join(value.text for value in values)
+    if len(path) > limits.max_path:
+        raise SIPError(403, "Path Too Long", rule="max_path")
+    return path
 
 
 def _too_many() -> SIPError:
@@ -191,6 +228,7 @@ def _binding(contact: Contact, registration: Registration, expires_at: float) ->
         contact.q,
         contact.display_name,
         parameters,
+        registration.path,
     )
 
 

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.rows import COLUMNS, binding_of, octets, row_of, text
 
 __all__ = ["BindingDatabase", "Change"]
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_TIME = 1.0  # seconds that a server which is just ending has to let go of the file
 
-# Text is kept as octets: a URI that was received may hold octets that are no UTF-8, and NUL where it was escaped.
 _SCHEMA = """
 CREATE TABLE bindings (
     address_of_record BLOB NOT NULL,
@@ -32,40 +32,32 @@ CREATE TABLE bindings (
     q REAL,
     display_name BLOB NOT NULL,
     parameters BLOB NOT NULL,
+    path BLOB NOT NULL DEFAULT x'',
     PRIMARY KEY (address_of_record, position)
 ) WITHOUT ROWID
 """
+_MIGRATIONS = {
+    1: "ALTER TABLE bindings ADD COLUMN path BLOB NOT NULL DEFAULT x''",
+}
+"""What makes of the schema of a version that of the next one."""
 
-Row = tuple[bytes, int, bytes, float, bytes, int, "float | None", bytes, bytes]
+_SELECT = f"SELECT address_of_record, {', '.join(COLUMNS)} FROM bindings ORDER BY address_of_record, position"
+_INSERT = (
+    f"INSERT INTO bindings (address_of_record, position, {', '.join(COLUMNS)}) VALUES (?, ?{', ?' * len(COLUMNS)})"
+)
 
 
 class Change(NamedTuple):
     """All bindings that an address-of-record is to have, as rows; made by `Change.of`."""
 
     address_of_record: bytes
-    rows: list[Row]
+    rows: list[tuple[object, ...]]
 
     @classmethod
     def of(cls, address_of_record: str, bindings: Iterable[Binding]) -> Change:
         """Return the change to *bindings*; raises `UnicodeEncodeError` for text that no received octets make."""
-        address = _octets(address_of_record)
-        return cls(
-            address,
-            [
-                (
-                    address,
-                    position,
-                    _octets(binding.uri_text),
-                    binding.expires_at,
-                    _octets(binding.call_id),
-                    binding.cseq,
-                    binding.q,
-                    _octets(binding.display_name),
-                    _octets(binding.parameters),
-                )
-                for position, binding in enumerate(bindings)
-            ],
-        )
+        address = octets(address_of_record)
+        return cls(address, [(address, position, *row_of(binding)) for position, binding in enumerate(bindings)])
 
 
 class BindingDatabase:
@@ -105,7 +97,10 @@ class BindingDatabase:
             if execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise _start_error(self.path, "it is the database of another program")
             execute(_SCHEMA)
-            execute(f"PRAGMA user_version = {_VERSION}")
+        else:
+            for older in range(version, _VERSION):
+                execute(_MIGRATIONS[older])
+        execute(f"PRAGMA user_version = {_VERSION}")
         execute("COMMIT")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")  # a commit is on the disk, come what may to the machine
@@ -117,9 +112,8 @@ class BindingDatabase:
         """
         try:
             self._connection.execute("DELETE FROM bindings WHERE expires_at <= ?", (now,))
-            rows = self._connection.execute("SELECT * FROM bindings ORDER BY address_of_record, position")
-            for address, group in groupby(rows, itemgetter(0)):
-                yield _text(address), tuple(map(_binding, group))
+            for address, rows in groupby(self._connection.execute(_SELECT), itemgetter(0)):
+                yield text(address), tuple(binding_of(row[1:]) for row in rows)
         except sqlite3.Error as error:
             raise _start_error(self.path, _explanation(self.path, error)) from None
 
@@ -130,7 +124,7 @@ class BindingDatabase:
         try:
             for change in changes:
                 connection.execute("DELETE FROM bindings WHERE address_of_record = ?", (change.address_of_record,))
-                connection.executemany("INSERT INTO bindings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", change.rows)
+                connection.executemany(_INSERT, change.rows)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # SQLite has rolled back some failures itself, a full disk for one
@@ -140,19 +134,6 @@ class BindingDatabase:
     def close(self) -> None:
         """Close the file and let go of it."""
         self._connection.close()
-
-
-def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
-def _binding(row: Row) -> Binding:
-    _, _, uri, expires_at, call_id, cseq, q, display_name, parameters = row
-    return Binding(_text(uri), expires_at, _text(call_id), cseq, q, _text(display_name), _text(parameters))
 
 
 def _make_file(path: str) -> None:

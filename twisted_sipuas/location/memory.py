@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from zope.interface import implementer
 
@@ -10,7 +11,7 @@ from twisted_sipuas.interfaces import IBindingStore
 from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.table import BindingTable
 
-__all__ = ["MemoryBindingStore"]
+__all__ = ["MemoryBindingStore", "make"]
 
 
 @implementer(IBindingStore)
@@ -32,3 +33,10 @@ class MemoryBindingStore(BindingTable):
             self._check_room(address_of_record)
         self._put(address_of_record, bindings)
         return True
+
+
+def make(argument: str, options: dict[str, str], reactor: Any) -> MemoryBindingStore:
+    """See `ILocationServicePlugin`: ``memory:`` has nothing behind the colon, and no options."""
+    if argument:
+        raise ValueError("expected nothing behind memory:")
+    return MemoryBindingStore(reactor)

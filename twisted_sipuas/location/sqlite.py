@@ -24,7 +24,7 @@ from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.database import BindingDatabase, Change
 from twisted_sipuas.location.table import BindingTable
 
-__all__ = ["SQLiteBindingStore"]
+__all__ = ["SQLiteBindingStore", "make"]
 
 _log = Logger()
 
@@ -210,3 +210,8 @@ def _tell(done: Deferred[bool], error: BaseException | None) -> None:
         done.callback(True)
     else:
         done.errback(SIPError(500, rule="10.3-39"))
+
+
+def make(argument: str, options: dict[str, str], reactor: Any) -> SQLiteBindingStore:
+    """See `ILocationServicePlugin`: ``sqlite:FILE`` has no options."""
+    return SQLiteBindingStore(argument, reactor)

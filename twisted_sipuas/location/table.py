@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location.binding import Binding
-from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
 
@@ -37,6 +37,9 @@ class BindingTable(Service):
     Sweeping never looks at what is not due: time is cut into slots, and each address-of-record is in the slot in which
     its first binding expires, in one at a time however often it is refreshed.
     """
+
+    lookup_timeout: ClassVar[float] = 0.0
+    """Seconds that a look-up takes: the answer is there at once."""
 
     sweep_interval: ClassVar[int] = 10
     """Seconds between two sweeps, and in one slot. Until then expired bindings cost memory; they are never returned."""
@@ -66,11 +69,7 @@ class BindingTable(Service):
         if entry is None:
             return None
         now = self._clock.seconds()
-        targets = [
-            Target(binding.uri, q=binding.q, expires=binding.remaining(now))
-            for binding in entry.bindings
-            if binding.expires_at > now
-        ]
+        targets = [binding.target(now) for binding in entry.bindings if binding.expires_at > now]
         return Redirection(targets) if targets else None
 
     def bindings(self, address_of_record: str) -> tuple[tuple[Binding, ...], int]:

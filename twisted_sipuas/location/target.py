@@ -11,6 +11,8 @@ from twisted_sipuas.syntax.uri import URI, parse_uri
 
 __all__ = ["Redirection", "Target", "contact_text"]
 
+_STATUSES = (None, 300, 301, 302, 380)  # 21.3.4: a 305 is of the user agent itself alone
+
 
 def contact_text(display_name: str, uri_text: str, q: float | None, expires: int | None, parameters: str) -> str:
     """Return one whole value of a Contact header field (20.10).
@@ -85,13 +87,13 @@ class Redirection:
     """The answer of a location service: where to go instead (8.3); immutable.
 
     *targets* may hold URIs and text as well as `Target`s. Raises `ValueError` as `Target` does, for a *status* that is
-    no 3xx, and for CR, LF or NUL in *headers*.
+    redirection to Contacts, and for CR, LF or NUL in *headers*.
     """
 
     targets: tuple[Target, ...]
     """Where the caller may go, in any order: q tells the preference."""
     status: int | None
-    """300 to 399, or None for the server's own choice."""
+    """300, 301, 302 or 380, or None for the server's own choice."""
     headers: tuple[tuple[str, str], ...]
     """Further ``(name, value)`` pairs for the response."""
 
@@ -101,8 +103,8 @@ class Redirection:
         status: int | None = None,
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
-        if status is not None and not 300 <= status <= 399:
-            raise ValueError(f"a Redirection has a status from 300 to 399, not {status}")
+        if status not in _STATUSES:
+            raise ValueError(f"a Redirection has the status 300, 301, 302 or 380, not {status}")
         put = object.__setattr__
         put(self, "targets", tuple([item if isinstance(item, Target) else Target(item) for item in targets]))
         put(self, "status", status)

@@ -270,19 +270,25 @@ class SIPURI(URI):
         for name, value in parameters:
             names.append(name.lower())
             text += f";{name}" if value is None else f";{name}={_escape(value, _PARAMETER_UNESCAPED)}"
-        separator = "?"
-        for name, content in headers:
-            if not name:
-                raise ValueError("a header of a SIP URI needs a name")
-            text += f"{separator}{_escape(name, _HEADER_UNESCAPED)}={_escape(content, _HEADER_UNESCAPED)}"
-            separator = "&"
         try:
             uri = cls(text)
+            for name, content in headers:
+                uri = uri.with_header(name, content)
         except MessageSyntaxError as fault:
             raise ValueError(f"these components make no SIP URI: {fault.reason}") from None
         if (uri.scheme, uri.host, uri.port, list(uri.parameters)) != (scheme.lower(), host, port, names):
             raise ValueError("a component of a SIP URI must not hold another")
         return uri
+
+    def with_header(self, name: str, value: str) -> SIPURI:
+        """Return this URI with the header field *name*, *value* behind those that it has, escaped (19.1.1).
+
+        Raises `ValueError` for an empty name.
+        """
+        if not name:
+            raise ValueError("a header of a SIP URI needs a name")
+        separator = "?" if self.headers is None else "&"
+        return SIPURI(f"{self.text}{separator}{_escape(name, _HEADER_UNESCAPED)}={_escape(value, _HEADER_UNESCAPED)}")
 
     @property
     def user_parameters(self) -> Mapping[str, str | None]:

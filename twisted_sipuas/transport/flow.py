@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
@@ -62,6 +63,9 @@ class StreamSender(Protocol):
     def send(self, data: bytes) -> None:
         """Send the octets of one message."""
 
+    def when_closed(self) -> Deferred[None]:
+        """Fires when the connection is gone."""
+
 
 @implementer(IFlow)
 class DatagramFlow:
@@ -97,6 +101,10 @@ class DatagramFlow:
     def closed(self) -> bool:
         """Whether the socket is closed."""
         return self._sender.closed
+
+    def when_closed(self) -> Deferred[None]:
+        """See `IFlow`; it never fires."""
+        return Deferred()
 
     def send(self, data: bytes) -> None:
         """See `IFlow`."""
@@ -150,6 +158,10 @@ class StreamFlow:
     def closed(self) -> bool:
         """Whether the connection is gone."""
         return self._sender.closed
+
+    def when_closed(self) -> Deferred[None]:
+        """See `IFlow`."""
+        return self._sender.when_closed()
 
     def send(self, data: bytes) -> None:
         """See `IFlow`."""

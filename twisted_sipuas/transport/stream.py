@@ -60,6 +60,8 @@ class SIPStreamProtocol(Protocol):
         self._peer_identities: tuple[str, ...] | None = None
         self._owed = 0  # requests that came and were not answered yet
         self._peer_is_done = False
+        self._is_gone = False
+        self._closing: set[Deferred[None]] = set()  # who wants to know when it is
 
     # Protocol
 
@@ -163,6 +165,10 @@ class SIPStreamProtocol(Protocol):
         self._deadline = None
         self._stop_taking()
         self.factory.connections.forget(self)
+        self._is_gone = True
+        closing, self._closing = self._closing, set()
+        for waiter in closing:
+            waiter.callback(None)
 
     # IHalfCloseableProtocol: without it, what is not sent yet would be lost
 
@@ -205,6 +211,15 @@ class SIPStreamProtocol(Protocol):
             self._owed -= 1
             if self._peer_is_done and self._owed <= 0:
                 self.close()
+
+    def when_closed(self) -> Deferred[None]:
+        """Return a new `Deferred` that fires when the connection is gone, at once if it is; see `IFlow`."""
+        waiter: Deferred[None] = Deferred(self._closing.discard)
+        if self._is_gone:
+            waiter.callback(None)
+        else:
+            self._closing.add(waiter)
+        return waiter
 
     @property
     def flow(self) -> StreamFlow:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import waited_for
-from twisted_sipuas.errors import SIPError
+from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
@@ -20,6 +22,8 @@ from twisted_sipuas.uas.registrar import Registrar
 from twisted_sipuas.uas.server import UserAgentServer
 
 __all__ = ["RedirectServer"]
+
+_log = Logger()
 
 
 class RedirectServer(UserAgentServer):
@@ -31,6 +35,11 @@ class RedirectServer(UserAgentServer):
     *redirect_status* is the status of a `Redirection` that names none: 300, 301 or 302, or None for 302 with one
     target and 300 with several. At most *max_targets* are named, those of the highest q first. *authenticator*,
     *domains* and *clock* are as for `UserAgentServer`.
+
+    A look-up that takes longer than *lookup_timeout* seconds is cancelled, and the answer is 504; one of a location
+    service that has a ``lookup_timeout`` of its own is left to it. A look-up that fails is the answer (504, 503, 500),
+    unless *asks_next_on_failure*: then the next service is asked, and the failure is the answer only if none of those
+    knows. A CANCEL, or the end of the connection that the request came on, cancels the look-up.
     """
 
     # 8.3: features that are not understood are ignored, even methods. What cannot be looked up is refused even so.
@@ -47,6 +56,8 @@ class RedirectServer(UserAgentServer):
         clock: IReactorTime | None = None,
         redirect_status: int | None = 302,
         max_targets: int = 10,
+        lookup_timeout: float = 2.0,
+        asks_next_on_failure: bool = False,
     ) -> None:
         super().__init__(authenticator=authenticator, domains=domains, clock=clock)
         if redirect_status not in (None, 300, 301, 302):
@@ -55,13 +66,20 @@ class RedirectServer(UserAgentServer):
         self.registrar = registrar
         self.redirect_status = redirect_status
         self.max_targets = max_targets
+        self.lookup_timeout = lookup_timeout
+        self.asks_next_on_failure = asks_next_on_failure
+        self._lookups = {"lookup_timeouts": 0, "lookup_failures": 0, "lookups_given_up": 0}
         methods = {*KNOWN_METHODS} - ({"REGISTER"} if registrar is None else set())
         self.allow = tuple(sorted(methods))
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """See `UserAgentServer`; with those of the registrar and of the location services that have some."""
-        counters = dict(super().counters)
+        """See `UserAgentServer`; with those of the registrar and of the location services that have some.
+
+        ``lookup_timeouts`` counts the look-ups that took too long, ``lookup_failures`` all that failed, and
+        ``lookups_given_up`` those whose caller's connection ended.
+        """
+        counters = {**super().counters, **self._lookups}
         if self.registrar is not None:
             counters.update({f"registrar_{name}": value for name, value in self.registrar.counters.items()})
         for number, location in enumerate(self.locations, 1):
@@ -116,26 +134,68 @@ class RedirectServer(UserAgentServer):
             return self.handle_OPTIONS(request, transaction)
         if request.method == "REGISTER":
             raise SIPError(405, headers=[("Allow", ", ".join(self.allow))], rule="8.2.1-2")
-        return self._look_up(request, 0)
+        return self._look_up(request, transaction.flow, 0, None)
 
-    def _look_up(self, request: Request, first: int) -> object:
-        """Ask the location services from the one numbered *first* on; a coroutine only if one makes us wait."""
+    def _look_up(self, request: Request, flow: IFlow, first: int, failure: Exception | None) -> object:
+        """Ask the location services from the one numbered *first* on; a coroutine only if one makes us wait.
+
+        *failure* is why one before could not tell.
+        """
         for number in range(first, len(self.locations)):
-            found = self.locations[number].lookup(request.uri, request)
+            location = self.locations[number]
+            try:
+                found = location.lookup(request.uri, request)
+            except Exception as error:
+                failure = self._failed(location, error)
+                continue
             pending = waited_for(found)
             if pending is not None:
-                return self._await_look_up(pending, request, number)
+                return self._await_look_up(pending, request, flow, number, failure)
             if found is not None:
                 return self._redirect(request, found)
-        raise SIPError(404, rule="8.3-2")
+        raise failure or SIPError(404, rule="8.3-2")
 
-    async def _await_look_up(self, pending: Deferred[Any], request: Request, number: int) -> object:
-        found = await pending
+    async def _await_look_up(
+        self, pending: Deferred[Any], request: Request, flow: IFlow, number: int, failure: Exception | None
+    ) -> object:
+        location = self.locations[number]
+        if getattr(location, "lookup_timeout", None) is None:
+            assert self.clock is not None, "a service gives its clock to its transaction user"
+            pending.addTimeout(self.lookup_timeout, self.clock)
+        closed = cast("Deferred[None]", flow.when_closed())
+        closed.addCallbacks(lambda _: pending.cancel(), lambda _: None)
+        try:
+            found = await pending
+        except CancelledError:
+            if not closed.called:
+                raise
+            self._lookups["lookups_given_up"] += 1
+            raise SIPError(503, rule="connection closed") from None
+        except TimeoutError:
+            self._lookups["lookup_timeouts"] += 1
+            failure = self._failed(location, UnavailableError(status=504, rule="lookup_timeout"))
+            found = None
+        except Exception as error:
+            failure = self._failed(location, error)
+            found = None
+        finally:
+            closed.cancel()
         if found is not None:
             return self._redirect(request, found)
-        answer = self._look_up(request, number + 1)
+        answer = self._look_up(request, flow, number + 1, failure)
         later = waited_for(answer)
         return answer if later is None else await later
+
+    def _failed(self, location: ILocationService, error: Exception) -> Exception:
+        """Raise *error*, why *location* gave no answer; or return it, if the next one is to be asked all the same."""
+        if isinstance(error, SIPError) and not isinstance(error, UnavailableError):
+            raise error
+        self._lookups["lookup_failures"] += 1
+        if not self.asks_next_on_failure:
+            raise error
+        if not isinstance(error, UnavailableError):
+            _log.failure("{what} failed, and the next one is asked", Failure(error), what=location.description)
+        return error
 
     def _redirect(self, request: Request, found: object) -> Response:
         if not isinstance(found, Redirection):

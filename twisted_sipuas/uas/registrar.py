@@ -40,6 +40,9 @@ class Registrar(UserAgentServer):
         inspection.require,
     )
 
+    supported = ("path",)
+    """Path is kept with the bindings and told to callers (RFC 3327)."""
+
     handler_timeout: ClassVar[float] = 32.0
     """Seconds that a store has; then the client has given up (Timer F), and nothing more is said: see
     `timeout_status`."""
@@ -132,7 +135,10 @@ class Registrar(UserAgentServer):
 def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: float) -> Response:
     """Return the 200 of step 8; raises `SIPError` if it does not fit into a datagram and would have to."""
     contacts = [contact_value(binding, now) for binding in bindings]
-    response = request.response(200, contacts=contacts, headers=[("Date", format_date(now))], rule="10.3-41")
+    headers = [("Date", format_date(now))]
+    if "Path" in request.headers:  # RFC 3327, 5.3: the 200 has it too
+        headers += [("Path", path) for path in request.headers.values("Path")]
+    response = request.response(200, contacts=contacts, headers=headers, rule="10.3-41")
     if not flow.is_reliable and len(response.to_bytes()) > _MAX_LISTING:
         raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
     return response

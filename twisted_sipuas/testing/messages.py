@@ -1,16 +1,10 @@
-"""For testing handlers, location services and the framework itself: no socket, no sleep, a clock that you step.
-
-clock = Clock()
-flow = RecordingFlow()
-service = SIPService(clock, Greeter())
-service.message_received(make_request("MESSAGE"), flow)
-assert flow.responses[0].status == 202
-"""
+"""Requests as they are received, and a flow and a transaction user that keep what becomes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
@@ -79,6 +73,7 @@ class RecordingFlow:
         self.peer_identities: tuple[str, ...] = ()
         self.closed = False
         self.failure: str | None = None
+        self._closing: set[Deferred[None]] = set()
         self.sent: list[tuple[bytes, Address]] = []
 
     @property
@@ -91,6 +86,22 @@ class RecordingFlow:
         if self.failure is not None:
             raise TransportError(self.failure)
         self.sent.append((data, self.remote_address))
+
+    def when_closed(self) -> Deferred[None]:
+        """See `IFlow`."""
+        waiter: Deferred[None] = Deferred(self._closing.discard)
+        if self.closed:
+            waiter.callback(None)
+        else:
+            self._closing.add(waiter)
+        return waiter
+
+    def close(self) -> None:
+        """Let the connection be gone."""
+        self.closed = True
+        closing, self._closing = self._closing, set()
+        for waiter in closing:
+            waiter.callback(None)
 
     def towards(self, address: Address, ttl: int | None = None) -> RecordingFlow:
         """See `IFlow`; what is sent on the flow returned is in this one's `sent` too. *ttl* changes nothing."""

@@ -1,0 +1,300 @@
+"""How is a location service asked that may be slow, or down? With a deadline, a cache, and a rest when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.errors import SIPError, UnavailableError
+from twisted_sipuas.interfaces import IBindingStore, ILocationService
+from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.uri import URI
+
+__all__ = ["CircuitBreaker", "GuardedBindingStore", "GuardedLocationService", "guarded"]
+
+_log = Logger()
+
+
+class CircuitBreaker:
+    """Leaves what keeps failing alone for a while, so that nobody waits for it and it can recover.
+
+    After *max_failures* in a row it opens: nothing is let through for *rest* seconds. Then one try is; if that fails
+    too, the next rest is twice as long, *max_rest* at most. A success closes it.
+    """
+
+    __slots__ = ("_clock", "_failures", "_is_on_trial", "_max_failures", "_max_rest", "_next_rest", "_rest", "_until")
+
+    def __init__(
+        self, clock: IReactorTime, *, max_failures: int = 5, rest: float = 1.0, max_rest: float = 30.0
+    ) -> None:
+        self._clock = clock
+        self._max_failures = max_failures
+        self._rest = rest
+        self._max_rest = max_rest
+        self._next_rest = rest
+        self._failures = 0
+        self._until: float | None = None
+        self._is_on_trial = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has opened, and no success has closed it again."""
+        return self._until is not None
+
+    def admit(self) -> bool:
+        """Whether a try may be made now. Who makes it says how it went: `succeeded`, `failed` or `given_up`."""
+        if self._until is None:
+            return True
+        if self._is_on_trial or self._clock.seconds() < self._until:
+            return False
+        self._is_on_trial = True
+        return True
+
+    def succeeded(self) -> None:
+        """A try went well."""
+        self._failures = 0
+        self._until = None
+        self._next_rest = self._rest
+        self._is_on_trial = False
+
+    def failed(self) -> None:
+        """A try failed."""
+        self._failures += 1
+        if self._is_on_trial or (self._until is None and self._failures >= self._max_failures):
+            self._until = self._clock.seconds() + self._next_rest
+            self._next_rest = min(2 * self._next_rest, self._max_rest)
+            self._is_on_trial = False
+
+    def given_up(self) -> None:
+        """A try was given up by who made it, which tells nothing."""
+        self._is_on_trial = False
+
+
+_Found = TypeVar("_Found", bound="Redirection | SIPError | None")
+
+
+class _Answer(NamedTuple):
+    """What a look-up gave, and when."""
+
+    at: float
+    found: Redirection | SIPError | None
+
+
+@implementer(ILocationService)
+class GuardedLocationService(Service):
+    """Asks *service*, an `ILocationService`, with a deadline, a cache and a `CircuitBreaker`.
+
+    A look-up that takes longer than *lookup_timeout* seconds is cancelled and fails with `UnavailableError` 504. With
+    *cache*, the answer for a Request-URI, a refusal or nothing too, is given again for so many seconds, whatever else
+    the request says; `max_cached` are kept, and an ``expires`` that has run down is told as it is. A service that has
+    failed too often in a row is not asked for a while: then a look-up fails with 503 at once.
+
+    It is started and stopped with *service*, where that is a service.
+    """
+
+    max_cached: ClassVar[int] = 10_000
+    """Answers kept; past them the oldest goes."""
+
+    def __init__(
+        self,
+        service: ILocationService,
+        clock: IReactorTime,
+        *,
+        lookup_timeout: float = 2.0,
+        cache: float = 0.0,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        self.service = service
+        self.lookup_timeout = lookup_timeout
+        self.cache = cache
+        self._clock = clock
+        self._breaker = breaker or CircuitBreaker(clock)
+        self._answers: dict[str, _Answer] = {}
+        self._counters = {"timeouts": 0, "failures": 0, "not_asked": 0, "cache_hits": 0}
+
+    @property
+    def description(self) -> str:
+        """That of the service."""
+        description: str = self.service.description
+        return description
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Those of the service, and how many look-ups took too long (``timeouts``), failed (these included), were
+        not made since too many had failed (``not_asked``), and were answered as before (``cache_hits``).
+        """
+        inner: Mapping[str, int] = getattr(self.service, "counters", {})
+        return MappingProxyType({**inner, **self._counters, "cached": len(self._answers)})
+
+    def lookup(self, request_uri: URI, request: Request) -> Redirection | Deferred[Any] | None:
+        """See `ILocationService`."""
+        if self.cache:
+            known = self._answers.get(request_uri.text)
+            if known is not None:
+                now = self._clock.seconds()
+                if now - known.at < self.cache and (answer := _aged(known, now)) is not None:
+                    self._counters["cache_hits"] += 1
+                    return _given(answer.found)
+                del self._answers[request_uri.text]
+        if not self.cache:
+            return cast("Redirection | Deferred[Any] | None", self._ask_service(request_uri, request))
+        text = request_uri.text
+        try:
+            found = self._ask_service(request_uri, request)
+        except SIPError as refusal:
+            self._refused(text, Failure(refusal))
+            raise
+        if isinstance(found, Deferred):
+            return found.addCallbacks(partial(self._keep, text), partial(self._refused, text))
+        return self._keep(text, cast("Redirection | None", found))
+
+    def _ask_service(self, request_uri: URI, request: Request) -> object:
+        return self._asked(self.lookup_timeout, self.service.lookup, request_uri, request)
+
+    def _asked(self, timeout: float | None, function: Any, *arguments: object) -> Any:
+        """Return what *function* returns, or a `Deferred` of it that fails after *timeout* seconds, if not None."""
+        if not self._breaker.admit():
+            self._counters["not_asked"] += 1
+            raise UnavailableError(rule="circuit breaker")
+        try:
+            found = function(*arguments)
+        except Exception as error:
+            self._note(error)
+            raise
+        pending = waited_for(found)
+        if pending is None:
+            self._note(None)
+            return found
+        return Deferred.fromCoroutine(self._waited(pending, timeout))
+
+    async def _waited(self, pending: Deferred[Any], timeout: float | None) -> Any:
+        if timeout is not None:
+            pending.addTimeout(timeout, self._clock)
+        try:
+            found = await pending
+        except TimeoutError as error:
+            self._counters["timeouts"] += 1
+            self._note(error)
+            raise UnavailableError(status=504, rule="lookup_timeout") from None
+        except CancelledError:
+            self._breaker.given_up()
+            raise
+        except Exception as error:
+            self._note(error)
+            raise
+        self._note(None)
+        return found
+
+    def _note(self, error: Exception | None) -> None:
+        """Count how a try went, and log when the service begins and ceases to be left alone."""
+        breaker = self._breaker
+        was_open = breaker.is_open
+        if error is None or (isinstance(error, SIPError) and not isinstance(error, UnavailableError)):
+            breaker.succeeded()
+        else:
+            self._counters["failures"] += 1
+            breaker.failed()
+        if breaker.is_open and not was_open:
+            _log.error("{what} fails and is left alone for a while: {error}", what=self.description, error=error)
+        elif was_open and not breaker.is_open:
+            _log.info("{what} answers again", what=self.description)
+
+    def _keep(self, text: str, found: _Found) -> _Found:
+        """Remember *found* as the answer for the Request-URI *text*."""
+        self._answers.pop(text, None)
+        if len(self._answers) >= self.max_cached:
+            del self._answers[next(iter(self._answers))]
+        self._answers[text] = _Answer(self._clock.seconds(), found)
+        return found
+
+    def _refused(self, text: str, failure: Failure) -> Failure:
+        refusal = failure.value
+        if isinstance(refusal, SIPError) and not isinstance(refusal, UnavailableError):
+            self._keep(text, SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule))
+        return failure
+
+    # IService
+
+    def privilegedStartService(self) -> None:
+        """Do the same to the service."""
+        super().privilegedStartService()
+        if IService.providedBy(self.service):
+            self.service.privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the service."""
+        if IService.providedBy(self.service):
+            self.service.startService()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the service; what was kept is forgotten."""
+        super().stopService()
+        self._answers.clear()
+        return maybeDeferred(self.service.stopService if IService.providedBy(self.service) else lambda: None)
+
+
+@implementer(IBindingStore)
+class GuardedBindingStore(GuardedLocationService):
+    """The same for an `IBindingStore`: reading bindings has the deadline too.
+
+    A change has none: one that is given up may be made all the same, and nobody could tell the client either way.
+    """
+
+    service: IBindingStore
+
+    def bindings(self, address_of_record: str) -> object:
+        """See `IBindingStore`."""
+        return self._asked(self.lookup_timeout, self.service.bindings, address_of_record)
+
+    def replace(self, address_of_record: str, version: object, bindings: Iterable[Any]) -> object:
+        """See `IBindingStore`."""
+        return self._asked(None, self.service.replace, address_of_record, version, bindings)
+
+
+def guarded(
+    service: ILocationService, clock: IReactorTime, *, lookup_timeout: float = 2.0, cache: float = 0.0
+) -> GuardedLocationService:
+    """Return *service* guarded; the result stores bindings if *service* does."""
+    kind = GuardedBindingStore if IBindingStore.providedBy(service) else GuardedLocationService
+    return kind(service, clock, lookup_timeout=lookup_timeout, cache=cache)
+
+
+def _aged(answer: _Answer, now: float) -> _Answer | None:
+    """Return *answer* as it is at *now*: what is to expire has less time left; None if nothing has any."""
+    found = answer.found
+    if not isinstance(found, Redirection) or all(target.expires is None for target in found.targets):
+        return answer
+    age = int(now - answer.at)
+    targets = [_with_expires(target, age) for target in found.targets if target.expires is None or target.expires > age]
+    return answer._replace(found=Redirection(targets, found.status, found.headers)) if targets else None
+
+
+def _with_expires(target: Target, age: int) -> Target:
+    if target.expires is None:
+        return target
+    return Target(
+        target.uri,
+        q=target.q,
+        expires=target.expires - age,
+        display_name=target.display_name,
+        parameters=target.parameters,
+    )
+
+
+def _given(found: Redirection | SIPError | None) -> Redirection | None:
+    """Return *found*, or raise the refusal that it is, as a new exception: one of its own for each traceback."""
+    if isinstance(found, SIPError):
+        raise SIPError(found.status, found.reason, found.headers, found.rule)
+    return found

@@ -1,0 +1,126 @@
+"""What location service does a text such as ``http,cache=30:https://router.example/x`` describe?"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from twisted.plugin import getPlugins
+from zope.interface import implementer
+
+from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
+from twisted_sipuas.location.guarded import guarded
+
+__all__ = ["LocationKind", "location_kinds", "location_service"]
+
+
+@implementer(ILocationServicePlugin)
+class LocationKind:
+    """An `ILocationServicePlugin` whose code is imported when it is first asked for a location service.
+
+    *kind* and *help* are as there. *module* names the module whose function ``make(argument, options, reactor)`` makes
+    the location service. *needs* says what has to be installed where an import of *module* fails.
+    """
+
+    def __init__(self, kind: str, help: str, module: str, needs: str = "") -> None:
+        self.kind = kind
+        self.help = help
+        self.module = module
+        self.needs = needs
+
+    def make(self, argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
+        """See `ILocationServicePlugin`."""
+        try:
+            module = importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            hint = f": pip install '{self.needs}'" if self.needs else ""
+            raise ValueError(f"{self.kind} needs the module {error.name}, which is not installed{hint}") from None
+        made: ILocationService = module.make(argument, options, reactor)
+        return made
+
+
+_BUILT_IN = (
+    LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
+    LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+)
+
+
+def location_kinds() -> Iterator[ILocationServicePlugin]:
+    """Yield every kind of location service there is: ours, and what plugins add; of one name the first counts."""
+    known = set()
+    for plugin in (*_BUILT_IN, *getPlugins(ILocationServicePlugin)):
+        if plugin.kind not in known:
+            known.add(plugin.kind)
+            yield plugin
+
+
+def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) -> ILocationService:
+    """Return the location service that ``KIND[,option=value...]:REST`` describes, not yet started.
+
+    Every kind has the options ``timeout``, the seconds that a look-up may take (*lookup_timeout* if it is not given),
+    and ``cache``, the seconds for which an answer is kept; see `GuardedLocationService`. ``@FILE`` as REST stands for
+    what is in that file, without its last line end. Raises `ValueError` saying what is wrong and what was expected.
+    """
+    head, colon, rest = text.partition(":")
+    name, *settings = head.split(",")
+    kind = _kind(name) if colon else None
+    if kind is None:
+        known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
+        raise ValueError(f"{text!r} is no location service: expected one of {known}")
+    try:
+        options = _options(settings)
+        timeout = _seconds(options, "timeout")
+        cache = _seconds(options, "cache")
+        service = kind.make(_content(rest[1:]) if rest.startswith("@") else rest, options, reactor)
+        if options:
+            raise ValueError(f"{next(iter(options))!r} is no option of {name}")
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    if timeout is None and cache is None and getattr(service, "lookup_timeout", None) is not None:
+        return service  # it answers at once, or sees to its time itself
+    return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=cache or 0)
+
+
+def _kind(name: str) -> ILocationServicePlugin | None:
+    """Return the kind *name*, or None; plugins are looked for only where it is none of ours."""
+    for kind in _BUILT_IN:
+        if kind.kind == name:
+            return kind
+    return next((kind for kind in location_kinds() if kind.kind == name), None)
+
+
+def _options(settings: Iterable[str]) -> dict[str, str]:
+    """Return the options that *settings* are, each ``name=value``, or a name alone for the value of nothing."""
+    options: dict[str, str] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name in options:
+            raise ValueError(f"the option {name!r} is given twice")
+        options[name] = value
+    return options
+
+
+def _seconds(options: dict[str, str], name: str) -> float | None:
+    """Take the number of seconds that the option *name* is out of *options*; None if it is not there."""
+    if name not in options:
+        return None
+    value = options.pop(name)
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name}={value}: expected a number of seconds")
+    return seconds
+
+
+def _content(path: str) -> str:
+    """Return what is in the file *path*, octet for octet, without its last line end."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            text = file.read()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    return text[:-1].removesuffix("\r") if text.endswith("\n") else text
