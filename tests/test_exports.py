@@ -5,11 +5,12 @@ from __future__ import annotations
 import twisted_sipuas
 
 PUBLIC = """
-    Address Binding CSeq Dialog DialogEnd DialogState EndReason Headers IAuthenticator IBindingStore IFlow
-    ILocationService IMessageReceiver IRequestSender IServerTransaction ITransactionUser Limits MemoryBindingStore
-    MessageSyntaxError NameAddr RedirectServer Redirection Registrar Request Response SIPDatagramProtocol SIPError
-    SIPService SIPStreamFactory SIPURI SQLiteBindingStore StartError Target TransportError TransportLimits
-    UserAgentServer Via location_service parse_message
+    Address Binding CSeq Dialog DialogEnd DialogState EndReason GuardedLocationService Headers IAuthenticator
+    IBindingStore IFlow ILocationService ILocationServicePlugin IMessageReceiver IRequestSender IServerTransaction
+    ITransactionUser Limits location_service LocationKind MemoryBindingStore MessageSyntaxError NameAddr
+    parse_message Redirection RedirectServer Registrar Request Response SIPDatagramProtocol SIPError SIPService
+    SIPStreamFactory SIPURI SQLiteBindingStore StartError Target TransportError TransportLimits UnavailableError
+    UserAgentServer Via
 """
 
 

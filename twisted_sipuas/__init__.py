@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, TransportError
+from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, TransportError, UnavailableError
 from twisted_sipuas.interfaces import (
     Address,
     EndReason,
@@ -10,6 +10,7 @@ from twisted_sipuas.interfaces import (
     IBindingStore,
     IFlow,
     ILocationService,
+    ILocationServicePlugin,
     IMessageReceiver,
     IRequestSender,
     IServerTransaction,
@@ -17,7 +18,9 @@ from twisted_sipuas.interfaces import (
 )
 from twisted_sipuas.location import (
     Binding,
+    GuardedLocationService,
     Limits,
+    LocationKind,
     MemoryBindingStore,
     Redirection,
     SQLiteBindingStore,
@@ -48,16 +51,19 @@ __all__ = [
     "DialogEnd",
     "DialogState",
     "EndReason",
+    "GuardedLocationService",
     "Headers",
     "IAuthenticator",
     "IBindingStore",
     "IFlow",
     "ILocationService",
+    "ILocationServicePlugin",
     "IMessageReceiver",
     "IRequestSender",
     "IServerTransaction",
     "ITransactionUser",
     "Limits",
+    "LocationKind",
     "MemoryBindingStore",
     "MessageSyntaxError",
     "NameAddr",
@@ -75,6 +81,7 @@ __all__ = [
     "Target",
     "TransportError",
     "TransportLimits",
+    "UnavailableError",
     "UserAgentServer",
     "Via",
     "location_service",

@@ -16,6 +16,7 @@ from twisted_sipuas import (
     SIPError,
     SIPService,
     Target,
+    UnavailableError,
 )
 from twisted_sipuas.testing import RecordingFlow, make_request
 
@@ -56,11 +57,41 @@ def contacts(response):
     return response.headers.values("Contact")
 
 
+@pytest.mark.requirement("8.3-6", "8.3-7", "8.3-12")
 def test_redirect():
     """The 3xx names in Contact where the location service says, with q and expires (8.3)."""
     response = Call(Redirection([Target("sip:bob@192.0.2.4", q=0.5, expires=60)])).send()
     assert response.status == 302
     assert contacts(response) == ["<sip:bob@192.0.2.4>;q=0.5;expires=60"]
+
+
+@pytest.mark.requirement("8.3-14", "21.3.3-1")
+def test_lifetime():
+    """The expires of a Contact is in seconds; where it has none, Expires may say how long that lasts (8.3)."""
+    targets = [Target("sip:a@x", expires=7200), Target("sip:b@x")]
+    response = Call(Redirection(targets, headers=[("Expires", "120")])).send()
+    assert contacts(response) == ["<sip:a@x>;expires=7200", "<sip:b@x>"]
+    assert response.headers.get("Expires") == "120"
+    assert "Expires" not in Call(Redirection(["sip:a@x"])).send().headers
+
+
+@pytest.mark.requirement("8.3-8")
+def test_other_transport():
+    """The same user at the same place by another transport is no redirection to the Request-URI (8.3, 19.1.4)."""
+    response = Call(Redirection(["sip:bob@example.com;transport=tcp", "sip:bob@example.com;maddr=224.2.0.1"])).send()
+    assert contacts(response) == ["<sip:bob@example.com;transport=tcp>", "<sip:bob@example.com;maddr=224.2.0.1>"]
+
+
+@pytest.mark.requirement("8.3-1", "8.3-2", "8.3-4")
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_one_look_up_for_a_transaction(method):
+    """A retransmission is answered as before, without another look-up, and no request is ever sent (8.3)."""
+    call = Call(Redirection(["sip:bob@192.0.2.4"]))
+    call.send(method)
+    call.send(method)
+    assert len(call.tables[0].asked) == 1
+    assert [response.status for response in call.flow.responses] == [302, 302]
+    assert len(call.flow.sent) == 2
 
 
 @pytest.mark.requirement("8.3-16")
@@ -71,7 +102,7 @@ def test_unknown_features_are_redirected(method):
     assert call.send(method, headers=(("Require", "nosuch"), ("Proxy-Require", "nor-this"))).status == 302
 
 
-@pytest.mark.requirement("8.3-9")
+@pytest.mark.requirement("8.3-9", "8.3-11")
 @pytest.mark.parametrize("target", ["sip:bob@example.com", "sip:%62ob@EXAMPLE.com", "sip:bob@example.com;newparam=5"])
 def test_never_to_the_request_uri(target):
     """A target equivalent to the Request-URI is dropped, and where none is left the answer is 404 (8.3, 19.1.4)."""
@@ -145,19 +176,119 @@ def test_refusal():
     assert call.tables[1].asked == []
 
 
-def test_failing_service(logged_failures):
-    """A location service that fails makes it 500, and the next one is not asked."""
-    call = Call(RuntimeError("down"), Redirection(["sip:c@x"]))
-    assert call.send().status == 500
-    assert call.tables[1].asked == []
-    assert len(logged_failures) == 1
-    logged_failures.clear()
-
-
 def test_what_is_no_redirection(logged_failures):
     """A location service that returns something else gets a clear error in the log."""
     assert Call("sip:c@x").send().status == 500
     assert "returned str, not a Redirection" in logged_failures.pop()["log_failure"].getErrorMessage()
+
+
+def reset(logged_failures):
+    """Return how many failures were logged, and forget them."""
+    number = len(logged_failures)
+    logged_failures.clear()
+    return number
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    ("failure", "status", "logged"),
+    [(UnavailableError(), 503, 0), (UnavailableError(status=504), 504, 0), (RuntimeError("down"), 500, 1)],
+)
+def test_failure_is_the_answer(logged_failures, at_once, failure, status, logged):
+    """A look-up that fails is the answer: the next service is not asked, as it does not know what this one does."""
+    pending = Deferred()
+    call = Call(failure if at_once else pending, Redirection(["sip:c@x"]))
+    call.send()
+    if not at_once:
+        pending.errback(failure)
+    (response,) = call.flow.responses
+    assert response.status == status
+    assert ("Retry-After" in response.headers) == (status == 503)
+    assert call.tables[1].asked == []
+    assert call.server.counters["lookup_failures"] == 1
+    assert reset(logged_failures) == logged
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("failure", "logged"), [(UnavailableError(), 0), (RuntimeError("down"), 1)])
+def test_next_is_asked_on_failure(logged_failures, at_once, failure, logged):
+    """The next service is asked after a failure if the operator wants that; a fault is logged all the same."""
+    pending = Deferred()
+    call = Call(failure if at_once else pending, Redirection(["sip:c@x"]), asks_next_on_failure=True)
+    call.send()
+    if not at_once:
+        pending.errback(failure)
+    assert contacts(call.flow.responses[-1]) == ["<sip:c@x>"]
+    assert reset(logged_failures) == logged
+
+
+def test_failure_outlasts_not_knowing():
+    """Where one service failed and no other knows, the answer is the failure: it may have known the user."""
+    assert Call(UnavailableError(), None, asks_next_on_failure=True).send().status == 503
+    assert Call(None, UnavailableError(), None, asks_next_on_failure=True).send().status == 503
+    refused = Call(UnavailableError(), SIPError(486), Redirection(["sip:c@x"]), asks_next_on_failure=True)
+    assert refused.send().status == 486, "a refusal is an answer"
+
+
+def test_look_up_takes_too_long():
+    """A look-up has its time; then it is cancelled and answered 504, or the next service is asked."""
+    cancelled = []
+    call = Call(Deferred(cancelled.append), Redirection(["sip:c@x"]), lookup_timeout=3)
+    call.send()
+    call.clock.pump([0.5] * 5)
+    assert [response.status for response in call.flow.responses] == [100]
+    call.clock.advance(0.5)
+    assert call.flow.responses[-1].status == 504
+    assert len(cancelled) == 1
+    assert call.server.counters["lookup_timeouts"] == 1
+    call = Call(Deferred(), Redirection(["sip:c@x"]), lookup_timeout=3, asks_next_on_failure=True)
+    call.send()
+    call.clock.advance(3)
+    assert contacts(call.flow.responses[-1]) == ["<sip:c@x>"]
+
+
+def test_service_with_a_deadline_of_its_own():
+    """A service that sees to its time itself is left to it."""
+    pending = Deferred()
+    call = Call(pending)
+    call.tables[0].lookup_timeout = 10
+    call.send()
+    call.clock.pump([0.5] * 10)
+    pending.callback(Redirection(["sip:b@x"]))
+    assert contacts(call.flow.responses[-1]) == ["<sip:b@x>"]
+
+
+def test_connection_closed():
+    """When the connection of the caller ends, the look-up is cancelled: nobody is there to be told."""
+    cancelled = []
+    call = Call(Deferred(cancelled.append), Redirection(["sip:c@x"]), transport="TCP", asks_next_on_failure=True)
+    call.send()
+    call.flow.close()
+    assert len(cancelled) == 1
+    assert call.tables[1].asked == []
+    assert call.server.counters["lookups_given_up"] == 1
+    assert call.server.counters["handlers"] == 0
+
+
+def test_nothing_waits_for_the_connection():
+    """Once a look-up is over, however it ended, nobody waits for the end of the connection any longer."""
+    answers = [Deferred(), Deferred(), Deferred()]
+    call = Call(*answers, transport="TCP", asks_next_on_failure=True)
+    call.send()
+    answers[0].callback(None)
+    answers[1].errback(UnavailableError())
+    assert len(call.flow._closing) == 1
+    answers[2].callback(Redirection(["sip:b@x"]))
+    assert call.flow._closing == set()
+    assert call.flow.responses[-1].status == 302
+
+
+@pytest.mark.requirement("21.3.4-1")
+@pytest.mark.parametrize("status", [200, 303, 305, 399, 404])
+def test_no_use_proxy(status):
+    """A redirection is 300, 301, 302 or 380; a 305 is for the user agent itself alone to give (21.3.4)."""
+    with pytest.raises(ValueError, match="300, 301, 302 or 380"):
+        Redirection(["sip:b@x"], status)
 
 
 @pytest.mark.requirement("8.3-3")
@@ -215,3 +346,36 @@ def test_register_then_redirect():
     clock.advance(61)
     service.message_received(make_request(branch="z9hG4bK3", call_id="2"), flow)
     assert flow.responses[-1].status == 404
+
+
+@pytest.mark.requirement("3327-1")
+def test_path_is_told_to_callers():
+    """A caller of a binding with a Path is told to go that way, by the Route in its URI (RFC 3327, 19.1.1)."""
+    clock = Clock()
+    store = MemoryBindingStore(clock)
+    service = SIPService(clock, RedirectServer([store], registrar=Registrar(store)))
+    flow = RecordingFlow("TCP")
+    headers = (
+        ("Contact", "<sip:bob@192.0.2.4?X=y>, <tel:+1>"),
+        ("Path", "<sip:p1.example.com;lr>, <sip:p2.example.com;lr>"),
+        ("Supported", "path"),
+    )
+    service.message_received(make_request("REGISTER", to="<sip:bob@example.com>", headers=headers), flow)
+    service.message_received(make_request(branch="z9hG4bK2"), flow)
+    assert [contact.partition(";exp")[0] for contact in contacts(flow.responses[-1])] == [
+        "<sip:bob@192.0.2.4?X=y&Route=%3Csip:p1.example.com%3Blr%3E%2C%3Csip:p2.example.com%3Blr%3E>",
+        "<tel:+1>",
+    ]
+
+
+@pytest.mark.requirement("8.3-15")
+def test_malformed_expires():
+    """A lifetime that cannot be read counts as an hour, and that is what callers are told (8.3)."""
+    clock = Clock()
+    store = MemoryBindingStore(clock)
+    service = SIPService(clock, RedirectServer([store], registrar=Registrar(store)))
+    flow = RecordingFlow("TCP")
+    contact = (("Contact", "<sip:bob@192.0.2.4>;expires=soon"),)
+    service.message_received(make_request("REGISTER", to="<sip:bob@example.com>", headers=contact), flow)
+    service.message_received(make_request(branch="z9hG4bK2"), flow)
+    assert contacts(flow.responses[-1]) == ["<sip:bob@192.0.2.4>;expires=3600"]

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from twisted_sipuas import IBindingStore, Limits, MemoryBindingStore, Registrar, SIPError, SIPService
+from twisted_sipuas import IAuthenticator, IBindingStore, Limits, MemoryBindingStore, Registrar, SIPError, SIPService
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -72,7 +72,62 @@ def test_require(client):
     assert contacts(client.register()) == []
 
 
-@pytest.mark.requirement("10.3-17")
+@implementer(IAuthenticator)
+class Authenticator:
+    """Says that everybody is *identity*, or challenges if that is None."""
+
+    def __init__(self, identity):
+        self.identity = identity
+
+    def authenticate(self, request, transaction):
+        if self.identity is None:
+            raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="example.com"')])
+        return self.identity
+
+
+@pytest.mark.requirement("10.3-12")
+def test_authentication():
+    """Who registers is authenticated, where there is somebody to do it (10.3 step 3)."""
+    client = Client(authenticator=Authenticator(None))
+    assert client.register("<sip:bob@192.0.2.1>").status == 401
+    assert client.store.bindings("sip:bob@example.com")[0] == ()
+
+
+@pytest.mark.requirement("10.3-14", "10.3-15")
+@pytest.mark.parametrize(
+    ("identity", "to", "status"),
+    [
+        ("bob", "<sip:%62ob@example.com>", 200),
+        ("bob@example.com", "<sips:bob@EXAMPLE.com>", 200),
+        ("eve", "<sip:bob@example.com>", 403),
+        ("bob@example.org", "<sip:bob@example.com>", 403),
+        ("", "<sip:example.com>", 403),
+        ("example.com", "<sip:example.com>", 403),
+        ("eve", "<sip:bob@example.org>", 403),
+        ("bob", "<sip:bob@example.org>", 404),
+    ],
+)
+def test_authorisation(identity, to, status):
+    """Everybody may change the bindings of his own address-of-record, and nobody else's: 403 (10.3 step 4)."""
+    client = Client(authenticator=Authenticator(identity), domains=["example.com"])
+    assert client.register("<sip:bob@192.0.2.1>", to=to).status == status
+    assert (client.store.bindings("sip:bob@example.com")[0] == ()) == (status != 200)
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_own_authorisation(may):
+    """Another policy is one method, plain or not."""
+
+    class Strict(Registrar):
+        async def may_register(self, identity, uri, request):
+            return may
+
+    client = Client()
+    client.service = SIPService(client.clock, Strict(client.store, authenticator=Authenticator("eve")))
+    assert client.register("<sip:bob@192.0.2.1>").status == (200 if may else 403)
+
+
+@pytest.mark.requirement("10.3-6", "10.3-17")
 @pytest.mark.parametrize(
     ("to", "status"),
     [
@@ -88,7 +143,7 @@ def test_foreign_address_of_record(to, status):
     assert Client(domains=["example.com"]).register("<sip:bob@192.0.2.1>", to=to).status == status
 
 
-@pytest.mark.requirement("10.3-16", "10.3-19", "10.3-20")
+@pytest.mark.requirement("10.3-16", "10.3-18", "10.3-19", "10.3-20")
 def test_canonical_address_of_record(client):
     """The address-of-record is taken from To, without parameters, unescaped (10.3 step 5)."""
     client.register("<sip:bob@192.0.2.1>", to="Bob <sip:%62ob@EXAMPLE.com:5070;user=phone>;tag=1")
@@ -96,13 +151,14 @@ def test_canonical_address_of_record(client):
     assert contacts(client.register(to="<sip:Bob@example.com>")) == []
 
 
-@pytest.mark.requirement("10.3-30", "10.3-31")
+@pytest.mark.requirement("10.3-30", "10.3-31", "10.3-32")
 def test_interval_too_brief(client):
     """An interval below the minimum gets 423, and Min-Expires says which would do (10.3 step 7)."""
     response = client.register("<sip:bob@192.0.2.1>;expires=30")
     assert response.status == 423
     assert response.headers.get("Min-Expires") == "60"
     assert contacts(client.register()) == []
+    assert client.register("<sip:bob@192.0.2.1>;expires=60").status == 200, "which is brief, and accepted"
 
 
 def test_limits():
@@ -115,7 +171,7 @@ def test_limits():
     assert client.register("<sip:bob@192.0.2.2>").status == 403
 
 
-@pytest.mark.requirement("10.3-36")
+@pytest.mark.requirement("10.3-8", "10.3-36")
 def test_old_cseq_changes_nothing(client):
     """A REGISTER whose CSeq is not higher than the binding's fails as a whole (10.3 step 7)."""
     client.register("<sip:bob@192.0.2.1>", cseq=7)
@@ -164,7 +220,7 @@ class SlowStore(MemoryBindingStore):
         pending.callback(super().replace(*change))
 
 
-@pytest.mark.requirement("10.3-7")
+@pytest.mark.requirement("10.3-7", "10.3-9")
 def test_in_the_order_received():
     """REGISTERs for one address-of-record wait for each other, those for others do not (10.3)."""
     client = Client(SlowStore())
@@ -177,6 +233,49 @@ def test_in_the_order_received():
     client.store.commit()
     assert [len(contacts(response)) for response in client.flow.responses] == [1, 1, 2]
     assert client.registrar._queues == {}, "nothing is kept for addresses without a REGISTER"
+
+
+@pytest.mark.requirement("3327-1")
+def test_path(client):
+    """The Path of a REGISTER is kept with its bindings, and comes back in the 200 as it was (RFC 3327, 5.3)."""
+    path = (("Path", "<sip:p1@192.0.2.7;lr>,<sip:192.0.2.8;lr>"), ("Path", '"P" <sip:192.0.2.9;lr>;x=y'))
+    response = client.register("<sip:bob@192.0.2.1>", headers=(*path, ("Require", "path")))
+    assert response.status == 200
+    assert response.headers.values("Path") == [
+        "<sip:p1@192.0.2.7;lr>", "<sip:192.0.2.8;lr>", '"P" <sip:192.0.2.9;lr>;x=y'
+    ]  # fmt: skip
+    (binding,), _ = client.store.bindings("sip:bob@example.com")
+    assert binding.path == '<sip:p1@192.0.2.7;lr>,<sip:192.0.2.8;lr>,"P" <sip:192.0.2.9;lr>;x=y'
+    assert "Path" not in client.register().headers, "that of the request, if it has one"
+    client.register("<sip:bob@192.0.2.1>")
+    (binding,), _ = client.store.bindings("sip:bob@example.com")
+    assert binding.path == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("sip:192.0.2.7;lr", 400), ("<tel:+1>", 400), ("<sip:a@[::x]>", 400), (f"<sip:{'x' * 2000}>", 403)],
+)
+def test_bad_path(client, path, status):
+    """A Path that nobody could follow, or too long to be kept, is refused, and nothing is changed."""
+    assert client.register("<sip:bob@192.0.2.1>", headers=(("Path", path),)).status == status
+    assert contacts(client.register()) == []
+
+
+@pytest.mark.requirement("10.3-2")
+def test_no_6xx():
+    """Whatever is wrong, the answer is no 6xx, since another contact of the client may do better (10.3)."""
+    client = Client(SlowStore(), limits=Limits(max_contacts=1), domains=["example.com"])
+    answers = [
+        client.register("<sip:a@h>", "<sip:b@h>"),
+        client.register("<sip:a@h>", to="<sip:a@example.org>"),
+        client.register("<sip:a@h>", to="<tel:+1>"),
+        client.register("<sip:a@h>;expires=1"),
+        client.register("*"),
+        client.register("<nonsense>"),
+        client.register("<sip:a@h>", headers=(("Require", "x"),)),
+    ]
+    assert [answer.status for answer in answers] == [403, 404, 400, 423, 400, 400, 420]
 
 
 def test_answers_after_the_commit():

@@ -87,9 +87,25 @@ class Registrar(UserAgentServer):
         """Return 408, which is never sent (RFC 4320): a change on its way may still be made, so nobody is told no."""
         return 408
 
+    def may_register(self, identity: object, uri: SIPURI, request: Request) -> object:
+        """Whether *identity* may change and list the bindings of the address-of-record *uri*; else 403 (10.3 step 4).
+
+        Override it, as a plain method or ``async def``, for another policy. By default everybody may whose name, or
+        name and domain, are those of *uri*; and where nobody is authenticated, anybody.
+        """
+        if self.authenticator is None:
+            return True
+        user, at, _ = (own := address_of_record(uri).removeprefix("sip:")).rpartition("@")
+        return bool(at) and identity in (own, user)
+
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
-        """Steps 5 to 8 of 10.3."""
-        address = self._address_of_record(request, transaction.flow)
+        """Steps 4 to 8 of 10.3."""
+        uri = _registered(request)
+        if not await _result(self.may_register(transaction.identity, uri, request)):
+            raise SIPError(403, rule="10.3-15")
+        if not inspection.is_served(self, uri, transaction.flow):
+            raise SIPError(404, rule="10.3-17")
+        address = address_of_record(uri)
         registration = Registration.from_request(request, self.limits)
         queue = self._queues.setdefault(address, DeferredLock())
         if len(queue.waiting) >= self.max_queued:
@@ -103,21 +119,6 @@ class Registrar(UserAgentServer):
             if not queue.locked and self._queues.get(address) is queue:
                 del self._queues[address]
 
-    def _address_of_record(self, request: Request, flow: IFlow) -> str:
-        """Step 5: the address-of-record is in To, and has to be in a domain that is served, else 404.
-
-        10.2 wants a SIP or SIPS URI there.
-        """
-        try:
-            uri = request.to.uri
-        except MessageSyntaxError:
-            raise SIPError(400, "Malformed To header field", rule="10.3-16") from None
-        if not isinstance(uri, SIPURI):
-            raise SIPError(400, "To Is No SIP Address-of-Record", rule="10.3-16")
-        if not inspection.is_served(self, uri, flow):
-            raise SIPError(404, rule="10.3-17")
-        return address_of_record(uri)
-
     async def _register(self, request: Request, flow: IFlow, address: str, registration: Registration) -> Response:
         """Steps 6 to 8: change the bindings all at once, and list those that there are now."""
         assert self.clock is not None, "a service gives its clock to its transaction user"
@@ -130,6 +131,17 @@ class Registrar(UserAgentServer):
                 return listing
         self._refused["race_refusals"] += 1
         raise SIPError(503, headers=[("Retry-After", "1")], rule="max_attempts")
+
+
+def _registered(request: Request) -> SIPURI:
+    """Step 5: the address-of-record is in To; 10.2 wants a SIP or SIPS URI there."""
+    try:
+        uri = request.to.uri
+    except MessageSyntaxError:
+        raise SIPError(400, "Malformed To header field", rule="10.3-16") from None
+    if not isinstance(uri, SIPURI):
+        raise SIPError(400, "To Is No SIP Address-of-Record", rule="10.3-16")
+    return uri
 
 
 def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: float) -> Response:

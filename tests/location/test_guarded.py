@@ -1,0 +1,319 @@
+"""Is a location service that is slow or down asked as it should be: with a deadline, a cache, a rest after failures?"""
+
+from __future__ import annotations
+
+import pytest
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_sipuas.errors import SIPError, UnavailableError
+from twisted_sipuas.interfaces import IBindingStore, ILocationService
+from twisted_sipuas.location import (
+    CircuitBreaker,
+    GuardedBindingStore,
+    GuardedLocationService,
+    MemoryBindingStore,
+    Redirection,
+    Target,
+    guarded,
+    location_service,
+)
+from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.testing import BINDING_STORE_CHECKS, BindingStoreCase, make_request
+
+BOB = parse_uri("sip:bob@example.com")
+ALICE = parse_uri("sip:alice@example.com")
+FOUND = Redirection(["sip:b@x"])
+
+
+@implementer(ILocationService)
+class Service_(Service):
+    """Answers with `answer`: a value, an exception to raise, or "wait" for a `Deferred`, the last one in `waiting`."""
+
+    description = "a service"
+
+    def __init__(self, answer=None):
+        self.answer = answer
+        self.asked = 0
+        self.waiting = []
+        self.heard = []
+        self.counters = {"own": 7}
+
+    def lookup(self, request_uri, request):
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer == "wait":
+            self.waiting.append(Deferred(lambda _: self.heard.append("cancelled")))
+            return self.waiting[-1]
+        return self.answer
+
+    def privilegedStartService(self):
+        self.heard.append("privileged")
+
+    def startService(self):
+        self.heard.append("start")
+
+    def stopService(self):
+        self.heard.append("stop")
+
+
+class Case:
+    """A guarded service, and what its look-ups come to: a value, or the exception."""
+
+    def __init__(self, answer=None, **options):
+        self.clock = Clock()
+        self.service = Service_(answer)
+        self.guarded = GuardedLocationService(self.service, self.clock, **options)
+
+    def ask(self, uri=BOB):
+        try:
+            found = self.guarded.lookup(uri, make_request())
+        except Exception as error:
+            return error
+        if not isinstance(found, Deferred):
+            return found
+        results = []
+        found.addBoth(results.append)
+        self.pending = found
+        return results
+
+    def ask_and_wait(self, result, uri=BOB):
+        """Ask, let the service answer with *result*, and return what came of it."""
+        results = self.ask(uri)
+        waiting = self.service.waiting[-1]
+        waiting.errback(result) if isinstance(result, Exception) else waiting.callback(result)
+        return getattr(results[0], "value", results[0])
+
+
+def test_answers_pass():
+    """What the service answers is passed on as it is, at once where it is there at once."""
+    case = Case(FOUND)
+    assert case.ask() is FOUND
+    case.service.answer = None
+    assert case.ask() is None
+    case.service.answer = "wait"
+    assert case.ask_and_wait(FOUND) is FOUND
+    assert case.guarded.description == "a service"
+    assert case.guarded.counters["own"] == 7
+
+
+def test_deadline():
+    """A look-up that takes too long is cancelled, and fails with 504."""
+    case = Case("wait", lookup_timeout=1.5)
+    results = case.ask()
+    case.clock.pump([0.5] * 2)
+    assert results == []
+    case.clock.advance(0.5)
+    assert isinstance(results[0].value, UnavailableError)
+    assert (results[0].value.status, results[0].value.rule) == (504, "lookup_timeout")
+    assert case.service.heard == ["cancelled"]
+    assert (case.guarded.counters["timeouts"], case.guarded.counters["failures"]) == (1, 1)
+    assert case.clock.getDelayedCalls() == []
+
+
+def test_answer_leaves_no_timer():
+    """Once the answer is there nothing is left behind."""
+    case = Case("wait")
+    case.ask_and_wait(FOUND)
+    assert case.clock.getDelayedCalls() == []
+
+
+def test_cancelled_look_up_is_no_failure():
+    """A look-up that nobody waits for any longer is cancelled, and says nothing about the service."""
+    case = Case("wait")
+    for _ in range(6):
+        case.ask()
+        case.pending.cancel()
+    assert case.service.heard == ["cancelled"] * 6
+    assert case.guarded.counters["failures"] == 0
+    assert case.ask_and_wait(FOUND) is FOUND
+
+
+@pytest.mark.parametrize("failure", [UnavailableError(), RuntimeError("down"), OSError("refused")])
+def test_rest_after_failures(failure):
+    """After five failures in a row the service is left alone, each time for longer, until a try succeeds."""
+    case = Case("wait")
+    for _ in range(5):
+        assert case.ask_and_wait(failure) is failure
+    refusal = case.ask()
+    assert isinstance(refusal, UnavailableError)
+    assert (refusal.status, refusal.headers) == (503, (("Retry-After", "5"),))
+    assert case.service.asked == 5
+    case.clock.advance(1)
+    assert case.ask() == [], "one try"
+    assert isinstance(case.ask(), UnavailableError), "and no second one meanwhile"
+    case.service.waiting[-1].errback(failure)
+    case.clock.advance(1.9)
+    assert isinstance(case.ask(), UnavailableError)
+    case.clock.advance(0.1)
+    assert case.ask_and_wait(FOUND) is FOUND
+    assert case.ask_and_wait(None) is None
+    assert case.guarded.counters["not_asked"] == 3
+
+
+def test_rest_is_bounded():
+    """However long a service is down, it is tried every thirty seconds."""
+    clock = Clock()
+    breaker = CircuitBreaker(clock, max_failures=1)
+    breaker.failed()
+    rests = []
+    while len(rests) < 7:
+        began = clock.seconds()
+        while not breaker.admit():
+            clock.advance(1)
+        rests.append(clock.seconds() - began)
+        breaker.failed()
+    assert rests == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_trial_that_is_given_up():
+    """A try that is given up is no verdict, and the next one may be made."""
+    clock = Clock()
+    breaker = CircuitBreaker(clock, max_failures=1)
+    breaker.failed()
+    clock.advance(1)
+    assert breaker.admit()
+    assert not breaker.admit()
+    breaker.given_up()
+    assert breaker.admit()
+
+
+def test_refusals_are_answers():
+    """A refusal is a decision about the request, and no failure of the service."""
+    case = Case(SIPError(603))
+    for _ in range(10):
+        assert case.ask().status == 603
+    assert case.guarded.counters["failures"] == 0
+
+
+def test_interleaved_success_resets():
+    """Failures count in a row only."""
+    case = Case()
+    for _ in range(4):
+        for _ in range(4):
+            case.service.answer = RuntimeError("down")
+            case.ask()
+        case.service.answer = FOUND
+        assert case.ask() is FOUND
+
+
+@pytest.mark.parametrize("kind", ["at once", "later"])
+@pytest.mark.parametrize("answer", [FOUND, None, SIPError(603, "No", [("X-A", "b")], "their rule")])
+def test_cache(kind, answer):
+    """An answer is given again for as long as it may be kept, be it nothing or a refusal, for that Request-URI only."""
+    case = Case(answer if kind == "at once" else "wait", cache=10)
+
+    def told(result):
+        return (result.status, result.reason, result.headers, result.rule) if isinstance(result, SIPError) else result
+
+    first = case.ask() if kind == "at once" else case.ask_and_wait(answer)
+    assert told(first) == told(answer)
+    case.clock.advance(9.9)
+    again = case.ask()
+    assert told(again) == told(answer)
+    assert answer is None or again is not first or again is FOUND, "a refusal is raised anew"
+    assert case.service.asked == 1
+    case.ask(ALICE)
+    assert case.service.asked == 2
+    case.clock.advance(0.1)
+    case.ask()
+    assert case.service.asked == 3
+    assert case.guarded.counters["cache_hits"] == 1
+
+
+def test_failures_are_not_cached():
+    """What is kept is an answer; that there was none is not."""
+    case = Case(UnavailableError(), cache=10)
+    case.ask()
+    case.service.answer = FOUND
+    assert case.ask() is FOUND
+
+
+def test_cached_expires_runs_down():
+    """What is kept tells how long it still lasts; once nothing does, the service is asked again (8.3)."""
+    targets = [Target("sip:a@x", q=0.5, expires=5), Target("sip:b@x", expires=9, display_name="B"), Target("sip:c@x")]
+    case = Case(Redirection(targets, 301, [("X", "y")]), cache=60)
+    case.ask()
+    case.clock.advance(4)
+    found = case.ask()
+    assert [str(target) for target in found.targets] == [
+        "<sip:a@x>;q=0.5;expires=1", '"B" <sip:b@x>;expires=5', "<sip:c@x>",
+    ]  # fmt: skip
+    assert (found.status, found.headers) == (301, (("X", "y"),))
+    case.clock.advance(1)
+    assert [str(target.uri) for target in case.ask().targets] == ["sip:b@x", "sip:c@x"]
+    case = Case(Redirection(targets[:1]), cache=60)
+    case.ask()
+    case.clock.advance(5)
+    case.ask()
+    assert case.service.asked == 2
+
+
+def test_cache_is_bounded():
+    """However many Request-URIs are asked for, no more answers are kept than may be; the oldest go."""
+    case = Case(FOUND, cache=60)
+    case.guarded.max_cached = 3
+    for user in "abcdb":
+        case.ask(parse_uri(f"sip:{user}@x"))
+    assert case.guarded.counters["cached"] == 3
+    assert (case.service.asked, case.guarded.counters["cache_hits"]) == (4, 1)
+
+
+def test_started_and_stopped_with_it():
+    """The service is started and stopped with what guards it; one that is no service needs neither."""
+    case = Case(FOUND, cache=60)
+    case.ask()
+    case.guarded.privilegedStartService()
+    case.guarded.startService()
+    case.guarded.stopService()
+    assert case.service.heard == ["privileged", "start", "stop"]
+    assert case.guarded.counters["cached"] == 0
+    verifyObject(IService, case.guarded)
+    plain = implementer(ILocationService)(type("Plain", (), {"description": "plain", "lookup": None}))()
+    plain_guarded = guarded(plain, Clock())
+    plain_guarded.startService()
+    plain_guarded.stopService()
+    assert not IBindingStore.providedBy(plain_guarded)
+
+
+@pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
+def test_guarded_store(clock, check):
+    """A store that is guarded is one still."""
+    store = guarded(MemoryBindingStore(clock), clock)
+    assert isinstance(store, GuardedBindingStore)
+    clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
+
+
+class Stuck(MemoryBindingStore):
+    """A store that never answers."""
+
+    def bindings(self, address_of_record):
+        return Deferred()
+
+    def replace(self, address_of_record, version, bindings):
+        return Deferred()
+
+
+def test_store_deadline():
+    """Reading bindings has the deadline; changing them has none, for nobody could say that it was not done."""
+    clock = Clock()
+    store = guarded(Stuck(clock), clock, lookup_timeout=1)
+    reading, writing = [], []
+    store.bindings("sip:b@h").addErrback(lambda failure: reading.append(failure.value.status))
+    store.replace("sip:b@h", 0, ()).addBoth(writing.append)
+    clock.pump([0.5] * 200)
+    assert reading == [504]
+    assert writing == []
+
+
+def test_from_text(clock):
+    """The options of every kind are a deadline and a cache; a kind that answers at once is not guarded for nothing."""
+    assert isinstance(location_service("memory:", clock), MemoryBindingStore)
+    store = location_service("memory,timeout=0.5,cache=30:", clock)
+    assert isinstance(store, GuardedBindingStore)
+    assert (store.lookup_timeout, store.cache) == (0.5, 30)
+    assert location_service("memory,cache=30:", clock, lookup_timeout=7).lookup_timeout == 7
