@@ -41,7 +41,7 @@ class Invitation(Timed):
     *transaction* is the one of the layer, in which `dialog` is set already if the INVITE is in one.
     """
 
-    __slots__ = ("_calls", "_is_reserved", "_provisional", "_server", "_transaction")
+    __slots__ = ("_calls", "_is_admitted", "_is_reserved", "_provisional", "_server", "_transaction")
 
     reminder_interval: ClassVar[float] = 60.0
     """Seconds between provisional responses (13.3.1.1)."""
@@ -52,6 +52,7 @@ class Invitation(Timed):
         self._calls = calls
         self._server = server
         self._provisional: Response | None = None
+        self._is_admitted = False
         self._is_reserved = False
 
     # What the layer's transaction has
@@ -147,6 +148,7 @@ class Invitation(Timed):
 
     def take_place(self) -> None:
         """The INVITE has passed every check: it is the one that is pending in its dialog, or may become a call."""
+        self._is_admitted = True
         session = self._session
         if session is None:
             self._is_reserved = True
@@ -163,8 +165,12 @@ class Invitation(Timed):
     def timed_out(self) -> None:
         """A minute has passed since the last provisional response."""
         request = self.request
-        if request is not None:
+        if request is None:
+            return
+        if self._is_admitted:
             self.respond(self._provisional or request.response(183, rule="13.3.1.1-4"))
+        else:  # who sent it is being asked still: there may be no dialog for it
+            self.start_reminding()
 
     def close(self) -> None:
         """The INVITE has its final response: a dialog that was early until now is none (12.3)."""

@@ -90,8 +90,8 @@ class Session:
         if dialog.state is DialogState.EARLY:
             dialog.state = DialogState.CONFIRMED
             self._limit = _CallTime(self, self._calls)
-        else:
-            dialog.remote_target = remote_target(request)  # 12.2.2: an INVITE is a target refresh request
+        elif request.contacts:  # 12.2.2: an INVITE is a target refresh request
+            dialog.remote_target = remote_target(request)
         if self._acceptance is not None:  # 14.2: who asks for more has seen the last one
             self._acceptance.stop()
         self._acceptance = _Acceptance(response, request.cseq.number, transaction, self, self._calls)
