@@ -165,12 +165,9 @@ class Invitation(Timed):
     def timed_out(self) -> None:
         """A minute has passed since the last provisional response."""
         request = self.request
-        if request is None:
-            return
-        if self._is_admitted:
+        if request is not None and self._is_admitted:  # before that it may not make a dialog
             self.respond(self._provisional or request.response(183, rule="13.3.1.1-4"))
-        else:  # who sent it is being asked still: there may be no dialog for it
-            self.start_reminding()
+        self.start_reminding()
 
     def close(self) -> None:
         """The INVITE has its final response: a dialog that was early until now is none (12.3)."""
