@@ -434,69 +434,6 @@ def test_call_taken_while_ending():
     assert ended.called
 
 
-# Handlers that err
-
-
-@pytest.mark.parametrize("kind", ["str", "nothing", "tel", "provisional", "late refusal"])
-def test_faulty_handler(kind, logged_failures):
-    """A handler that does not answer properly gets its caller a 500, and one error that names it (the log)."""
-
-    def answer(request, transaction):
-        transaction.respond(request.response(180))
-        if kind == "str":
-            return "yes"
-        if kind == "tel":
-            return request.response(200, contacts=["tel:+1"])
-        return request.response(183) if kind == "provisional" else None
-
-    caller = Caller(Phone(answer)).invite()
-    if kind == "late refusal":
-        kind = "nothing"
-    assert caller.statuses == [180, 500]
-    assert caller.is_over
-    (event,) = logged_failures
-    assert "Phone.handle_INVITE" in event["log_format"].format(**event)
-    logged_failures.clear()
-
-
-def test_answers_twice(logged_failures):
-    """Of two final responses the first is sent; the other is an error in the log that names the handler."""
-
-    def answer(request, transaction):
-        transaction.respond(request.response(200))
-        transaction.respond(request.response(180))
-        return request.response(486)
-
-    caller = Caller(Phone(answer)).called()
-    assert caller.statuses == [200]
-    assert caller.dialog.state is DialogState.CONFIRMED
-    assert caller.service.counters["transactions_dropped_responses"] == 2
-
-
-def test_taken_by_a_stateless_server(logged_failures):
-    """Without transactions no call can be taken: an error in the log, and 500 (8.2.7)."""
-    caller = Caller(is_stateless=True).invite()
-    assert caller.statuses == [500]
-    assert len(logged_failures) == 1
-    logged_failures.clear()
-
-
-def test_faulty_hooks(logged_failures):
-    """A hook that raises is logged, and nothing else comes of it."""
-
-    class Server(Phone):
-        def handle_ACK(self, ack, dialog):
-            raise RuntimeError("of handle_ACK")
-
-        async def dialog_ended(self, dialog, reason):
-            raise RuntimeError("of dialog_ended")
-
-    caller = Caller(Server()).called().send("BYE")
-    assert caller.statuses == [200, 200]
-    assert len(logged_failures) == 2
-    logged_failures.clear()
-
-
 # Whether a call is taken
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
@@ -17,6 +18,8 @@ from twisted_sipuas.uas.session import Session, Sessions
 
 __all__ = ["Invitation"]
 
+_log = Logger()
+
 
 class _Server(Protocol):
     """What a 2xx tells of the server (13.3.1.4)."""
@@ -28,6 +31,9 @@ class _Server(Protocol):
     @property
     def supported_tags(self) -> frozenset[str]:
         """The option tags that are supported."""
+
+    def handler_name(self, method: str) -> str:
+        """Return what logs call the handler of *method*."""
 
 
 @implementer(IServerTransaction)
@@ -138,7 +144,9 @@ class Invitation(Timed):
         one that is not SIPS where it has to be (12.1.1). Then nothing was sent.
         """
         request, status = self.request, response.status
-        if request is None or status == 100:
+        if request is None and 200 <= status < 300:
+            self._drop(response)
+        elif request is None or status == 100:
             self._transaction.respond(response)
         elif status < 300:
             self._make_dialog(response, request)
@@ -204,6 +212,19 @@ class Invitation(Timed):
             self._give_up_place()
         if is_final:
             session.accepted(response, request, self._transaction)
+
+    def _drop(self, response: Response) -> None:
+        """Take note of a 2xx after the final response, which the transaction would send (RFC 6026, 7.1).
+
+        The one that the caller has is the one that is resent, by us and not by the handler (13.3.1.4).
+        """
+        if self.outcome is EndReason.ANSWERED:
+            self._calls.acceptance_dropped()
+            _log.error(
+                "{handler} sent {status} after the final response; it was dropped",
+                handler=self._server.handler_name("INVITE"),
+                status=response.status,
+            )
 
     def _completed(self, response: Response, request: Request) -> Response:
         """Return *response* with what 12.1.1 and 13.3.1.4 ask for."""
