@@ -82,7 +82,9 @@ class UserAgentServer:
     """Languages of request bodies that your handlers understand; 415 and Accept-Language follow (8.2.3). Empty: any."""
 
     required_extensions: ClassVar[Collection[str]] = ()
-    """Option tags without which you can serve no request: one that does not support them gets 421 (8.2.4)."""
+    """Option tags without which you can serve no request: one that does not support them gets 421 (8.2.4).
+
+    Within a dialog they are not asked for again."""
 
     schemes: ClassVar[Collection[str]] = ("sip", "sips", "tel")
     """URI schemes served in the Request-URI; others get 416 (8.2.2.1)."""
