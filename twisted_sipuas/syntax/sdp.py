@@ -100,8 +100,18 @@ def answer(offered: SessionDescription) -> tuple[Media, ...]:
 
 
 def offer(previous: Sequence[Media] = ()) -> tuple[Media, ...]:
-    """Return the streams to offer (RFC 3264, 5): one of audio, or, within a session, the *previous* ones (8)."""
-    return tuple(previous) or (Media("audio", _PORT, "RTP/AVP", _PAYLOADS),)
+    """Return the streams to offer: one of audio, with every format we would take in a new call (RFC 3264, 5).
+
+    Within a session the *previous* streams stay, in their order and with their formats (RFC 3264, 8): that audio is
+    offered in the first of them that is audio and was not refused, else behind them (RFC 3261, 14.2).
+    """
+    streams = list(previous)
+    for place, stream in enumerate(streams):
+        if stream.media == "audio" and stream.port != _REFUSED:
+            formats = dict.fromkeys((*stream.formats, *_PAYLOADS))
+            streams[place] = stream._replace(formats=tuple(formats))
+            return tuple(streams)
+    return (*streams, Media("audio", _PORT, "RTP/AVP", _PAYLOADS))
 
 
 def description(media: Sequence[Media], host: str, session: int, version: int, time: str = "0 0") -> bytes:

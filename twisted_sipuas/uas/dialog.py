@@ -21,7 +21,7 @@ __all__ = [
     "DialogEnd",
     "DialogID",
     "DialogState",
-    "check_routes",
+    "check_caller",
     "contact_uri",
     "needs_sips",
     "remote_target",
@@ -166,8 +166,9 @@ def remote_target(request: Request) -> SIPURI:
     return _sip_uri(contacts[0] if contacts else request.from_, "Contact")
 
 
-def check_routes(request: Request) -> None:
-    """Raise `SIPError` if requests to the peer could not follow the Record-Route of *request* (12.1.1)."""
+def check_caller(request: Request) -> None:
+    """Raise `SIPError` if no request could be sent to who sent *request*: by its Contact and Record-Route (12.1.1)."""
+    remote_target(request)
     if "Record-Route" in request.headers:
         for route in request.headers.every(RecordRoute):
             _sip_uri(route, "Record-Route")
@@ -176,10 +177,11 @@ def check_routes(request: Request) -> None:
 def needs_sips(request: Request) -> bool:
     """Whether our Contact has to be a SIPS URI (12.1.1).
 
-    It has where the Request-URI is one, or the topmost Record-Route, or without that the Contact.
+    It has where the Request-URI is one, or the topmost Record-Route, or without that the Contact. Within a dialog the
+    Request-URI is our own Contact, and says it all.
     """
-    if request.uri.scheme == "sips":
-        return True
+    if request.uri.scheme == "sips" or request.to.tag is not None:
+        return request.uri.scheme == "sips"
     routes = request.headers.values("Record-Route")
     return (_hop(routes[0]) if routes else remote_target(request)).scheme == "sips"
 

@@ -22,6 +22,7 @@ __all__ = [
     "Check",
     "Role",
     "acceptable",
+    "accepts",
     "content_type",
     "encodings",
     "extensions",
@@ -153,24 +154,32 @@ def acceptable(server: Role, request: Request, transaction: IServerTransaction) 
     Those are the types of session description that the INVITE may have itself.
     """
     types = server.accepted_types("INVITE") if request.method == "INVITE" else None
-    if types is None or "Accept" not in request.headers:
-        return
-    try:
-        ranges = request.headers.every(Accept)
-    except MessageSyntaxError:
-        return  # 8.2.2: then there is nothing that it keeps us from
-    if not any(media.q and media.includes(ContentType.parse(kind)) for media in ranges for kind in types):
+    if types is not None and not accepts(request, types):
         raise SIPError(406, headers=[("Accept", ", ".join(types))], rule="20.1")
 
 
 def extensions(server: Role, request: Request, transaction: IServerTransaction) -> None:
-    """8.2.4: a request that does not support what it cannot be served without gets 421."""
-    if not server.required_extensions:
+    """8.2.4: a request that does not support what it cannot be served without gets 421.
+
+    Not one within a dialog: what the peer supports was seen as that was made, and few name it in a BYE.
+    """
+    if not server.required_extensions or transaction.dialog is not None:
         return
     offered = {tag.lower() for name in ("Supported", "Require") for tag in request.headers.values(name)}
     missing = [tag for tag in server.required_extensions if tag.lower() not in offered]
     if missing:
         raise SIPError(421, headers=[("Require", ", ".join(missing))], rule="8.2.4-3")
+
+
+def accepts(request: Request, types: Collection[str]) -> bool:
+    """Whether the Accept of *request* takes one of the media *types* in a response; without one it does (20.1)."""
+    if "Accept" not in request.headers:
+        return True
+    try:
+        ranges = request.headers.every(Accept)
+    except MessageSyntaxError:
+        return True  # 8.2.2: then there is nothing that it keeps us from
+    return any(media.q and media.includes(ContentType.parse(kind)) for media in ranges for kind in types)
 
 
 def encodings(server: Role) -> str:

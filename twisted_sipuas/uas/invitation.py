@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
@@ -16,6 +17,8 @@ from twisted_sipuas.uas.dialog import Dialog, DialogState, contact_uri, needs_si
 from twisted_sipuas.uas.session import Session, Sessions
 
 __all__ = ["Invitation"]
+
+_log = Logger()
 
 
 class _Server(Protocol):
@@ -29,6 +32,9 @@ class _Server(Protocol):
     def supported_tags(self) -> frozenset[str]:
         """The option tags that are supported."""
 
+    def handler_name(self, method: str) -> str:
+        """Return what logs call the handler of *method*."""
+
 
 @implementer(IServerTransaction)
 class Invitation(Timed):
@@ -41,7 +47,7 @@ class Invitation(Timed):
     *transaction* is the one of the layer, in which `dialog` is set already if the INVITE is in one.
     """
 
-    __slots__ = ("_calls", "_is_reserved", "_provisional", "_server", "_transaction")
+    __slots__ = ("_calls", "_is_admitted", "_is_reserved", "_provisional", "_server", "_transaction")
 
     reminder_interval: ClassVar[float] = 60.0
     """Seconds between provisional responses (13.3.1.1)."""
@@ -52,6 +58,7 @@ class Invitation(Timed):
         self._calls = calls
         self._server = server
         self._provisional: Response | None = None
+        self._is_admitted = False
         self._is_reserved = False
 
     # What the layer's transaction has
@@ -137,7 +144,9 @@ class Invitation(Timed):
         one that is not SIPS where it has to be (12.1.1). Then nothing was sent.
         """
         request, status = self.request, response.status
-        if request is None or status == 100:
+        if request is None and 200 <= status < 300:
+            self._drop(response)
+        elif request is None or status == 100:
             self._transaction.respond(response)
         elif status < 300:
             self._make_dialog(response, request)
@@ -147,6 +156,7 @@ class Invitation(Timed):
 
     def take_place(self) -> None:
         """The INVITE has passed every check: it is the one that is pending in its dialog, or may become a call."""
+        self._is_admitted = True
         session = self._session
         if session is None:
             self._is_reserved = True
@@ -163,8 +173,9 @@ class Invitation(Timed):
     def timed_out(self) -> None:
         """A minute has passed since the last provisional response."""
         request = self.request
-        if request is not None:
+        if request is not None and self._is_admitted:  # before that it may not make a dialog
             self.respond(self._provisional or request.response(183, rule="13.3.1.1-4"))
+        self.start_reminding()
 
     def close(self) -> None:
         """The INVITE has its final response: a dialog that was early until now is none (12.3)."""
@@ -201,6 +212,19 @@ class Invitation(Timed):
             self._give_up_place()
         if is_final:
             session.accepted(response, request, self._transaction)
+
+    def _drop(self, response: Response) -> None:
+        """Take note of a 2xx after the final response, which the transaction would send (RFC 6026, 7.1).
+
+        The one that the caller has is the one that is resent, by us and not by the handler (13.3.1.4).
+        """
+        if self.outcome is EndReason.ANSWERED:
+            self._calls.acceptance_dropped()
+            _log.error(
+                "{handler} sent {status} after the final response; it was dropped",
+                handler=self._server.handler_name("INVITE"),
+                status=response.status,
+            )
 
     def _completed(self, response: Response, request: Request) -> Response:
         """Return *response* with what 12.1.1 and 13.3.1.4 ask for."""

@@ -25,7 +25,7 @@ from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.scalars import Expires
 from twisted_sipuas.syntax.uri import URI, canonical_domain
 from twisted_sipuas.uas import inspection
-from twisted_sipuas.uas.dialog import Dialog, DialogEnd, check_routes, remote_target
+from twisted_sipuas.uas.dialog import Dialog, DialogEnd, check_caller, remote_target
 from twisted_sipuas.uas.invitation import Invitation
 from twisted_sipuas.uas.session import Sessions
 
@@ -82,7 +82,9 @@ class UserAgentServer:
     """Languages of request bodies that your handlers understand; 415 and Accept-Language follow (8.2.3). Empty: any."""
 
     required_extensions: ClassVar[Collection[str]] = ()
-    """Option tags without which you can serve no request: one that does not support them gets 421 (8.2.4)."""
+    """Option tags without which you can serve no request: one that does not support them gets 421 (8.2.4).
+
+    Within a dialog they are not asked for again."""
 
     schemes: ClassVar[Collection[str]] = ("sip", "sips", "tel")
     """URI schemes served in the Request-URI; others get 416 (8.2.2.1)."""
@@ -246,7 +248,10 @@ class UserAgentServer:
         return self._if_admitted(self._calls, request, transaction, self._options)
 
     def capabilities(self, request: Request, transaction: IServerTransaction) -> bytes:
-        """Return the session description for the 200 to OPTIONS, ``application/sdp``; by default none (11.2)."""
+        """Return the session description for the 200 to OPTIONS, ``application/sdp``; by default none (11.2).
+
+        It is asked for only if the request takes that type.
+        """
         return b""
 
     def accepted_types(self, method: str) -> tuple[str, ...] | None:
@@ -305,6 +310,8 @@ class UserAgentServer:
         if calls is not None:
             dialog = transaction.dialog
             if dialog is not None:
+                if request.method == "INVITE" and request.contacts:
+                    remote_target(request)
                 calls.check_order(request, dialog)
                 if request.method == "BYE":
                     calls.bye_received(dialog)
@@ -313,9 +320,12 @@ class UserAgentServer:
             elif request.to.tag is not None or request.method == "BYE":
                 if not self.knows_dialog(request):
                     raise SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
+                if isinstance(transaction, Invitation):
+                    check_caller(request)
+                    calls.check_room()
+                    transaction.take_place()
             elif request.method == "INVITE":
-                remote_target(request)
-                check_routes(request)
+                check_caller(request)
                 return self._if_admitted(calls, request, transaction, self.handle)
         return self.handle(request, transaction)
 
@@ -359,9 +369,12 @@ class UserAgentServer:
             ("Accept-Language", inspection.languages(self)),
             ("Supported", ", ".join(self.supported)),
         ]
-        body = b"" if self._calls is None else self.capabilities(request, transaction)
-        content_type = "application/sdp" if body else None
-        return request.response(200, headers=headers, body=body, content_type=content_type, rule="11.2-1")
+        body, content_type = b"", "application/sdp"
+        if self._calls is not None and inspection.accepts(request, (content_type,)):
+            body = self.capabilities(request, transaction)
+        return request.response(
+            200, headers=headers, body=body, content_type=content_type if body else None, rule="11.2-1"
+        )
 
     def _answer_bye(self, request: Request, transaction: IServerTransaction) -> Response:
         """Answer a BYE, whose dialog is over already (15.1.2)."""

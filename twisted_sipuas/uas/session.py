@@ -90,8 +90,8 @@ class Session:
         if dialog.state is DialogState.EARLY:
             dialog.state = DialogState.CONFIRMED
             self._limit = _CallTime(self, self._calls)
-        else:
-            dialog.remote_target = remote_target(request)  # 12.2.2: an INVITE is a target refresh request
+        elif request.contacts:  # 12.2.2: an INVITE is a target refresh request
+            dialog.remote_target = remote_target(request)
         if self._acceptance is not None:  # 14.2: who asks for more has seen the last one
             self._acceptance.stop()
         self._acceptance = _Acceptance(response, request.cseq.number, transaction, self, self._calls)
@@ -274,12 +274,19 @@ class Sessions:
         self._queues: dict[float, TimerQueue[Timed]] = {}
         self._sources: Sources | None = None
         self._idle: list[Deferred[None]] = []
-        self._counters = {"dialogs_refused": 0, "ack_timeouts": 0, "byes_sent": 0, "byes_failed": 0}
+        self._counters = {
+            "dialogs_refused": 0,
+            "acceptances_dropped": 0,
+            "ack_timeouts": 0,
+            "byes_sent": 0,
+            "byes_failed": 0,
+        }
 
     @property
     def counters(self) -> Mapping[str, int]:
         """How many ``dialogs`` there are, and 2xx that wait for their ACK (``unacknowledged``); how many INVITEs were
-        refused for too many dialogs, 2xx never acknowledged, BYEs sent, and of these failed.
+        refused for too many dialogs, 2xx dropped because they were not the first, 2xx never acknowledged, BYEs sent,
+        and of these failed.
         """
         return {"dialogs": len(self._sessions), "unacknowledged": self.unacknowledged, **self._counters}
 
@@ -301,6 +308,10 @@ class Sessions:
         if queue is None:
             queue = self._queues[seconds] = TimerQueue(self._clock, seconds)
         return queue
+
+    def acceptance_dropped(self) -> None:
+        """A handler has sent a 2xx after its final response, and it was dropped."""
+        self._counters["acceptances_dropped"] += 1
 
     def ack_timed_out(self, flow: IFlow) -> None:
         """No ACK came for a 2xx that was sent on *flow*."""

@@ -1,0 +1,253 @@
+"""What becomes of a request whose handler errs? One error in the log that names the handler, and an answer."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import provider
+
+from tests.uas.caller import Caller, Phone
+from twisted_sipuas import SIPError
+from twisted_sipuas.uas.dialog import DialogState
+
+
+@pytest.fixture
+def errors():
+    """The texts of what is logged as an error or worse, in order."""
+    texts = []
+
+    @provider(ILogObserver)
+    def observe(event):
+        if event["log_level"] >= LogLevel.error:
+            texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield texts
+    globalLogPublisher.removeObserver(observe)
+
+
+class Server(Phone):
+    """Has one handler more, which does the same as that of INVITE."""
+
+    def handle_MESSAGE(self, request, transaction):
+        return self.answer(request, transaction)
+
+
+# The same, by each kind of handler
+
+
+def plainly(result):
+    return result
+
+
+async def in_a_coroutine(result):
+    await succeed(None)
+    return result
+
+
+def in_a_deferred(result):
+    return succeed(result)
+
+
+KINDS = pytest.mark.parametrize("kind", [plainly, in_a_coroutine, in_a_deferred])
+METHODS = pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+
+
+@METHODS
+@KINDS
+@pytest.mark.parametrize("result", ["yes", b"SIP/2.0 200 OK", 200, (200, "OK"), None, Phone, succeed])
+def test_what_is_no_response(method, kind, result, errors, logged_failures):
+    """A handler that returns nothing, having answered nothing, or what is no `Response`: 500, and what it returned."""
+    caller = Caller(Server(lambda request, transaction: kind(result))).send(method)
+    assert (caller.last.status, caller.last.reason) == (500, "Server Internal Error")
+    assert len(errors) == len(logged_failures) == 1
+    said = (
+        "returned None and has not answered" if result is None else f"returned {type(result).__name__}, not a Response"
+    )
+    assert errors == [f"Server.handle_{method} failed"]
+    assert f"Server.handle_{method} {said}" in str(logged_failures[0]["log_failure"].value)
+    assert caller.is_over
+    logged_failures.clear()
+
+
+@METHODS
+@KINDS
+def test_provisional_response_for_an_answer(method, kind, errors, logged_failures):
+    """A handler that returns a 1xx is told that this is no answer, and its caller gets 500."""
+    caller = Caller(Server(lambda request, transaction: kind(request.response(183)))).send(method)
+    assert caller.statuses == [500]
+    assert errors == [f"Server.handle_{method} failed"]
+    assert "a provisional response is for respond()" in str(logged_failures[0]["log_failure"].value)
+    assert caller.is_over
+    logged_failures.clear()
+
+
+def raising(request, transaction):
+    raise RuntimeError("a fault of the handler's")
+
+
+def failing(request, transaction):
+    return fail(RuntimeError("a fault of the handler's"))
+
+
+async def raising_later(request, transaction):
+    await succeed(None)
+    raise RuntimeError("a fault of the handler's")
+
+
+def responding_with_text(request, transaction):
+    transaction.respond("200 OK")
+
+
+def naming_a_telephone(request, transaction):
+    return request.response(200, contacts=["tel:+1"])
+
+
+@pytest.mark.parametrize("answer", [raising, failing, raising_later, responding_with_text, naming_a_telephone])
+@pytest.mark.parametrize("rings", [False, True])
+def test_exception(answer, rings, errors, logged_failures):
+    """A handler that raises is logged once, its caller gets 500, and of the early dialog nothing is left."""
+
+    def faulty(request, transaction):
+        if rings:
+            transaction.respond(request.response(180))
+        return answer(request, transaction)
+
+    caller = Caller(Server(faulty)).invite()
+    assert caller.statuses == [180, 500] if rings else [500]
+    assert (caller.last.reason, caller.last.body) == ("Server Internal Error", b"")
+    assert errors == ["Server.handle_INVITE failed"]
+    assert caller.is_over
+    assert caller.send("INFO", to=caller.last.headers.get("To")).last.status == 481
+    logged_failures.clear()
+
+
+# Too much of an answer
+
+
+def twice(first, second):
+    """Return a handler that answers with *first*, and then with *second* as well."""
+
+    def answer(request, transaction):
+        transaction.respond(request.response(first))
+        transaction.respond(request.response(second))
+
+    return answer
+
+
+def once_more(first, second):
+    """Return a handler that answers with *first*, and then returns *second*."""
+
+    async def answer(request, transaction):
+        transaction.respond(request.response(first))
+        await succeed(None)
+        return request.response(second)
+
+    return answer
+
+
+def then_refused(first, second):
+    """Return a handler that answers with *first*, and then raises *second*, or returns it if that cannot be raised."""
+
+    def answer(request, transaction):
+        transaction.respond(request.response(first))
+        if second < 300:
+            return request.response(second)
+        raise SIPError(second)
+
+    return answer
+
+
+@METHODS
+@pytest.mark.parametrize("how", [twice, once_more, then_refused])
+@pytest.mark.parametrize(("first", "second"), [(486, 486), (486, 200), (200, 486), (200, 200), (200, 202), (302, 404)])
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_answers_twice(method, how, first, second, transport, errors):
+    """Of two final responses the client gets the first; the other is an error in the log that names the handler."""
+    caller = Caller(Server(how(first, second)), transport=transport).send(method)
+    assert caller.statuses == [first]
+    assert errors == [f"Server.handle_{method} sent {second} after the final response; it was dropped"]
+    counters = caller.service.counters
+    assert counters["transactions_dropped_responses"] + counters["acceptances_dropped"] == 1
+
+
+@METHODS
+@pytest.mark.parametrize("final", [200, 486])
+@pytest.mark.parametrize("late", [100, 180, 199])
+def test_provisional_response_after_the_final_one(method, final, late, errors):
+    """A 1xx after the final response is dropped, and an error in the log that names the handler."""
+    caller = Caller(Server(twice(final, late))).send(method)
+    assert caller.statuses == [final]
+    assert errors == [f"Server.handle_{method} sent {late} after the final response; it was dropped"]
+
+
+def test_call_that_was_answered_twice(errors):
+    """The call that the first answer made goes on: it is that answer which is resent, until its ACK."""
+    caller = Caller(Server(twice(200, 299))).invite().step(1)
+    assert caller.statuses == [200, 200]
+    caller.ack()
+    assert caller.dialog.state is DialogState.CONFIRMED
+    assert caller.send("BYE").last.status == 200
+    assert caller.is_over
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("status", [200, 486])
+def test_exception_after_the_answer(status, errors, logged_failures):
+    """What a handler raises after its answer is logged, and the answer stands."""
+
+    def answer(request, transaction):
+        transaction.respond(request.response(status))
+        raise RuntimeError("a fault of the handler's")
+
+    caller = Caller(Server(answer)).invite()
+    assert caller.statuses == [status]
+    assert caller.dialog is None or caller.dialog.state is DialogState.CONFIRMED
+    assert (caller.dialog is None) is (status == 486)
+    assert errors == ["Server.handle_INVITE failed"]
+    logged_failures.clear()
+
+
+def test_handler_cancelled_after_its_answer_is_no_fault(errors):
+    """What a handler still says as its call was cancelled is dropped in silence."""
+    later = Deferred(lambda deferred: None)
+
+    async def answer(request, transaction):
+        try:
+            await later
+        finally:
+            transaction.respond(request.response(200))
+
+    caller = Caller(Server(answer)).send("INVITE")
+    caller.send("CANCEL", branch="z9hG4bK1", cseq=1)
+    assert caller.statuses == [200, 487]
+    assert errors == []
+    assert caller.is_over
+
+
+# Elsewhere
+
+
+def test_taken_by_a_stateless_server(logged_failures):
+    """Without transactions no call can be taken: an error in the log, and 500 (8.2.7)."""
+    caller = Caller(is_stateless=True).invite()
+    assert caller.statuses == [500]
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+
+
+def test_faulty_hooks(logged_failures):
+    """A hook that raises is logged, and nothing else comes of it."""
+
+    class Hooked(Phone):
+        def handle_ACK(self, ack, dialog):
+            raise RuntimeError("of handle_ACK")
+
+        async def dialog_ended(self, dialog, reason):
+            raise RuntimeError("of dialog_ended")
+
+    caller = Caller(Hooked()).called().send("BYE")
+    assert caller.statuses == [200, 200]
+    assert len(logged_failures) == 2
+    logged_failures.clear()
