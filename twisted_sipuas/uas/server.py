@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.deferreds import begun, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import (
     EndReason,
@@ -287,6 +287,7 @@ class UserAgentServer:
             answer: object = self._authenticate(self.authenticator, request, shown)
         else:
             answer = self._inspect_and_handle(request, shown)
+        answer = begun(answer)
         pending = waited_for(answer)
         if pending is None:
             self._answer(answer, request, shown)
