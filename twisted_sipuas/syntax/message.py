@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
@@ -21,7 +21,6 @@ _QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones t
 
 # Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
-_MANDATORY_KEYS = tuple((name, name.lower()) for name in _MANDATORY)
 MAX_URI = 8192
 """The length of a Request-URI that transports refuse with 414 unless told otherwise (21.4.12)."""
 
@@ -448,23 +447,37 @@ def _request_line(line: str) -> tuple[str, str, MessageSyntaxError | None]:
 
 def _check(request: Request) -> None:
     """Raise `MessageSyntaxError` unless *request* has what every server needs of it (8.1.1)."""
-    rows = request.headers.rows
-    for name, key in _MANDATORY_KEYS:
-        values = rows(key)
-        if len(values) != 1 and (not values or key != "via"):
-            raise MessageSyntaxError(f"{'More than one' if values else 'Missing'} {name} header field")
-        if not values[0]:
-            raise MessageSyntaxError(f"Malformed {name} header field")
+    index = request.headers.index
+    try:
+        via = index["via"][0]
+        (from_text,), (to_text,), (call_id,), (cseq_text,) = index["from"], index["to"], index["call-id"], index["cseq"]
+    except (KeyError, ValueError):
+        raise _missing_or_repeated(index) from None
+    if not (via and from_text and to_text and call_id and cseq_text):
+        raise _missing_or_repeated(index)
     # A fault in these is found now; `parsed_once` would come to the same at twice the price.
     parsed = request.__dict__
-    cseq = parsed["cseq"] = CSeq(rows("cseq")[0])
+    cseq = parsed["cseq"] = CSeq(cseq_text)
     if cseq.method != request.method:
         raise MessageSyntaxError("The method of CSeq is not that of the request")
-    via = rows("via")[0]
     if "," in via:
         via = request.headers.values("Via")[0]
     parsed["via"] = Via(via)
-    request.to  # noqa: B018  # asked for so that a fault in it is found now
+    try:
+        parsed["to"] = NameAddr(to_text)
+    except MessageSyntaxError:
+        raise MessageSyntaxError("Malformed To header field") from None
+
+
+def _missing_or_repeated(index: Mapping[str, Sequence[str]]) -> MessageSyntaxError:
+    """Return the fault of a header section of which one of the mandatory fields is missing, repeated or empty."""
+    for name in _MANDATORY:
+        values = index.get(name.lower(), ())
+        if len(values) != 1 and (not values or name != "Via"):
+            return MessageSyntaxError(f"{'More than one' if values else 'Missing'} {name} header field")
+        if not values[0]:
+            return MessageSyntaxError(f"Malformed {name} header field")
+    raise AssertionError("every mandatory header field is there")
 
 
 def answerable_part(head: bytes) -> Request | None:
