@@ -28,7 +28,11 @@ KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
 """The methods of RFC 3261 and of the RFCs that added to it; 21.5.2 asks which ones we recognise."""
+_ECHOED = (("From", "from"), ("To", "to"), ("Call-ID", "call-id"), ("CSeq", "cseq"))  # behind Via (8.2.6.2)
+_PLAIN_NAMES = frozenset(("Accept", "Allow", "Content-Type", "Date", "Min-Expires", "Retry-After", "Supported"))
+_OURS_NAMES = frozenset(("content-length", "l", "server"))
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
+_END_OF_TO = "; \t"  # what may stand behind the last parameter
 _SERVER_NAMES = frozenset(("Server", "SERVER", "server"))
 _LENGTH_NAMES = frozenset(("content-length", "l"))
 
@@ -180,25 +184,31 @@ class Request:
         Raises `ValueError` for a status outside 100 to 699, for CR, LF or NUL in any text, and for a Require that names
         an extension which the request's Supported does not: it must not be applied (8.2.4). A 421 may name any.
         """
-        rows = []
-        received = self.headers
-        for name in ("Via", "From", "To", "Call-ID", "CSeq"):
-            for value in received.get_all(name):
+        index = self.headers.index
+        rows = [("Via", value) for value in index.get("via", ())]
+        to_at = -1
+        for name, key in _ECHOED:
+            values = index.get(key, ())
+            if key == "to" and len(values) == 1:
+                to_at = len(rows)
+            for value in values:
                 rows.append((name, value))
-        further: list[tuple[str, str]] = []
         for contact in contacts:
-            text = str(contact)
-            further.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
-        further.extend(headers)
-        if content_type is not None:
-            further.append(("Content-Type", content_type))
-        for name, value in further:
-            if TOKEN.fullmatch(name) is None:
-                raise ValueError("a header field name has to be a token")
+            text = refuse_line_breaks(str(contact), "the Contact header field")
+            rows.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
+        is_plain = True
+        for name, value in headers if content_type is None else (*headers, ("Content-Type", content_type)):
             refuse_line_breaks(value, f"the {name} header field")
-            if len(name) == 7 and status != 421 and name.lower() == "require":
-                self._check_supported(value)
-        return Response._of_rows(status, reason, rows + further, body, rule, self._to_has_tag)
+            if name not in _PLAIN_NAMES:
+                if TOKEN.fullmatch(name) is None:
+                    raise ValueError("a header field name has to be a token")
+                if len(name) == 7 and status != 421 and name.lower() == "require":
+                    self._check_supported(value)
+                is_plain = is_plain and name.lower() not in _OURS_NAMES
+            rows.append((name, value))
+        response = Response.__new__(Response)
+        response._fill(status, reason, rows, body, rule, self._to_has_tag, to_at if is_plain else -1)
+        return response
 
     def _check_supported(self, require: str) -> None:
         """Raise `ValueError` if *require*, of a response, names what the request's Supported does not (8.2.4)."""
@@ -248,7 +258,7 @@ class Response:
     CR, LF or NUL in any text.
     """
 
-    __slots__ = ("_headers", "_rows", "_to_has_tag", "body", "reason", "rule", "status")
+    __slots__ = ("_headers", "_rows", "_to_at", "_to_has_tag", "body", "reason", "rule", "status")
 
     status: int
     reason: str
@@ -257,6 +267,7 @@ class Response:
     _rows: list[tuple[str, str]]
     _headers: Headers | None
     _to_has_tag: bool | None
+    _to_at: int  # which row is To, where it is known that there is one, and no Server nor Content-Length; else -1
 
     def __init__(
         self,
@@ -295,6 +306,7 @@ class Response:
         body: bytes,
         rule: str | None,
         to_has_tag: bool | None = None,
+        to_at: int = -1,
     ) -> None:
         if not 100 <= status <= 699:
             raise ValueError(f"a status code is from 100 to 699, not {status}")
@@ -308,6 +320,7 @@ class Response:
         put(self, "_rows", rows)
         put(self, "_headers", None)
         put(self, "_to_has_tag", to_has_tag)
+        put(self, "_to_at", to_at)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Response is immutable")
@@ -336,10 +349,12 @@ class Response:
         compact form where they have one (7.3.3).
         """
         rows = self._rows
+        if self._to_at >= 0 and not compact:
+            return self._plain_bytes(to_tag, server)
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
             refuse_line_breaks(to_tag, "a To tag")
             tag = f";tag={to_tag}"
-            rows = [(name, value.rstrip("; \t") + tag if name in _TO_NAMES else value) for name, value in rows]
+            rows = [(name, value.rstrip(_END_OF_TO) + tag if name in _TO_NAMES else value) for name, value in rows]
         if (
             server
             and refuse_line_breaks(server, "a Server header field")
@@ -347,6 +362,18 @@ class Response:
         ):
             rows = [*rows, ("Server", server)]
         return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body, compact)
+
+    def _plain_bytes(self, to_tag: str | None, server: str | None) -> bytes:
+        """Return what `to_bytes` does for a response to a request of which everything is known: nearly every one."""
+        lines = [f"{name}: {value}" for name, value in self._rows]
+        if to_tag is not None and not self._to_has_tag and self.status != 100:
+            at = self._to_at
+            lines[at] = f"{lines[at].rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
+        if server:
+            lines.append(f"Server: {refuse_line_breaks(server, 'a Server header field')}")
+        head = "\r\n".join(lines)
+        text = f"SIP/2.0 {self.status} {self.reason}\r\n{head}\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        return text.encode("utf-8", "surrogateescape") + self.body
 
     def _has_to_tag(self) -> bool:
         if self._to_has_tag is None:
@@ -385,7 +412,7 @@ def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
         data = data.lstrip(b"\r\n")
     head, end, body = data.partition(b"\r\n\r\n")
     text = head.decode("utf-8", "surrogateescape")
-    if "\r\n " in text or "\r\n\t" in text:
+    if "\r\n " in text or ("\t" in text and "\r\n\t" in text):
         text = _FOLD.sub(" ", text)
     lines = text.split("\r\n")
     breaks = len(lines) - 1

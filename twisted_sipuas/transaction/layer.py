@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -203,7 +203,7 @@ class TransactionLayer(BaseLayer):
 
     def _to_tag(self, request: Request) -> str:
         """The To tag of every response to *request*: its own if it has one, else a new one of 64 random bits (19.3)."""
-        return request.to.tag or secrets.token_bytes(8).hex()
+        return request.to.parameters.get("tag") or os.urandom(8).hex()
 
     # What transactions ask of their keeper
 

@@ -133,9 +133,14 @@ def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: fl
     """Return the 200 of step 8; raises `SIPError` if it does not fit into a datagram and would have to."""
     contacts = [contact_value(binding, now) for binding in bindings]
     response = request.response(200, contacts=contacts, headers=[("Date", format_date(now))], rule="10.3-41")
-    if not flow.is_reliable and len(response.to_bytes()) > _MAX_LISTING:
+    if not flow.is_reliable and not _fits(request, contacts) and len(response.to_bytes()) > _MAX_LISTING:
         raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
     return response
+
+
+def _fits(request: Request, contacts: Iterable[str]) -> bool:
+    """Whether the 200 that lists *contacts* is surely short enough, for what it repeats of *request* is no longer."""
+    return 0 < request.size and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2
 
 
 async def _result(value: object) -> Any:
