@@ -117,7 +117,7 @@ def apply(registration: Registration, bindings: Iterable[Binding], now: float, l
     No two bindings returned are equivalent, if no two of *bindings* were. Equivalence (19.1.4) is not transitive, so
     a contact may match several bindings that differ from each other: it stands for all of them.
     """
-    current = tuple(binding for binding in bindings if binding.expires_at > now)
+    current = tuple([binding for binding in bindings if binding.expires_at > now])
     if registration.removes_all:
         for binding in current:
             _check_order(registration, binding, "10.3-25")
@@ -178,11 +178,10 @@ def _changes(registration: Registration, now: float, limits: Limits) -> list[tup
 
 
 def _binding(contact: Contact, registration: Registration, expires_at: float) -> Binding:
-    parameters = "".join(
-        f";{name}" if value is None else f";{name}={value}"
-        for name, value in contact.parameters.items()
-        if name not in ("q", "expires")
-    )
+    parameters = ""
+    for name, value in contact.parameters.items():
+        if name not in ("q", "expires"):
+            parameters += f";{name}" if value is None else f";{name}={value}"
     return Binding(
         contact.uri_text,
         expires_at,
@@ -216,4 +215,4 @@ def _merge(
                 result[position], replacement = replacement, None
         if replacement is not None:
             result.append(replacement)
-    return tuple(binding for binding in result if binding is not None)
+    return tuple([binding for binding in result if binding is not None])

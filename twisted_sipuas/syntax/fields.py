@@ -398,7 +398,7 @@ class NameAddr(_ByValue):
     @property
     def display_name(self) -> str:
         """The display name without quotes and escapes; empty if there is none."""
-        return unquote(self._display.strip(" \t"))
+        return unquote(self._display.strip(" \t")) if self._display else ""
 
     @property
     def uri(self) -> URI:
@@ -463,7 +463,9 @@ class Contact(NameAddr, FieldValue):
     @property
     def q(self) -> float | None:
         """The preference from 0 to 1, or None if absent or malformed."""
-        value = unquote(self.parameters.get("q") or "")  # RFC 2543 had it in quotes
+        if "q" not in self.parameters:
+            return None
+        value = unquote(self.parameters["q"] or "")  # RFC 2543 had it in quotes
         if _QVALUE.fullmatch(value) is None:
             return None
         return min(float(value), 1.0)

@@ -183,6 +183,8 @@ class Headers:
         rows = self._index.get(key, ())
         if key in _NOT_JOINED:
             return list(rows)
+        if len(rows) == 1 and rows[0] and "," not in rows[0]:
+            return [rows[0]]
         try:
             return [value for row in rows for value in split_list(row)]
         except MessageSyntaxError:
