@@ -17,7 +17,7 @@ __all__ = ["begun", "call", "waited_for"]
 def waited_for(result: object) -> Deferred[Any] | None:
     """Return the `Deferred` that *result* is or, being a coroutine, becomes; None for a value, which is there."""
     if not hasattr(result, "__await__"):
-        return None  # nearly always, and to ask whether it is a `Deferred`, an abstract base class, costs four times that
+        return None  # nearly always; `Deferred` is an abstract base class, and to ask for that costs four times as much
     if isinstance(result, Deferred):
         return result
     if isinstance(result, CoroutineType):

@@ -198,7 +198,7 @@ def _merge(
     changes: list[tuple[URI, Binding | None]],
     registration: Registration,
 ) -> tuple[Binding, ...]:
-    """Step 7: put each of *changes* in the place of the bindings in *current* that it is equivalent to, or at the end."""
+    """Step 7: put each of *changes* in the place of what it is equivalent to in *current*, or at the end."""
     result: list[Binding | None] = list(current)
     uris: list[URI | None] = [None] * len(current)  # each parsed once, and not if it is the same text: a refresh
     for uri, binding in changes:

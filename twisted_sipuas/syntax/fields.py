@@ -56,7 +56,7 @@ _QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
 _QVALUE = re.compile(r"[01](?:\.[0-9]*)?|\.[0-9]+")
 
 _LONGEST_KEPT = 80  # characters of a text whose parse is kept for the next time
-_PLAIN_NAMES = frozenset("branch expires lr maddr q received rport tag transport ttl user".split())  # in their one spelling
+_PLAIN_NAMES = frozenset("branch expires lr maddr q received rport tag transport ttl user".split())
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

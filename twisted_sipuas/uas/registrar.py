@@ -154,4 +154,4 @@ def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: fl
 
 def _fits(request: Request, contacts: Iterable[str]) -> bool:
     """Whether the 200 that lists *contacts* is surely short enough, for what it repeats of *request* is no longer."""
-    return 0 < request.size and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2
+    return request.size > 0 and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2

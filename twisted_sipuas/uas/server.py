@@ -32,6 +32,7 @@ from twisted_sipuas.uas.session import Sessions
 __all__ = ["UserAgentServer"]
 
 _PREFIX = "handle_"
+_ANSWERED = EndReason.ANSWERED  # before Python 3.12, to name a member by its class takes ten times as long
 
 
 class _Watched:
@@ -198,7 +199,7 @@ class UserAgentServer:
 
     def transaction_ended(self, transaction: IServerTransaction, reason: EndReason) -> None:
         """Cancel the handler, if the transaction ended before its answer; what it does behind that is its own."""
-        if reason is not EndReason.ANSWERED:
+        if reason is not _ANSWERED:
             self._abandon(transaction)
 
     # For subclasses
