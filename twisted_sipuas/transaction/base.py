@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_sipuas.deferreds import call
+from twisted_sipuas.deferreds import call, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
@@ -195,7 +196,13 @@ class BaseLayer:
 
     def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
         """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
-        call(method, *arguments, failed=lambda failure: self._user_failed(transaction, failure))
+        try:
+            pending = waited_for(method(*arguments))
+        except (Exception, CancelledError):  # as `call` does, without a function made for each request
+            self._user_failed(transaction, Failure())
+            return
+        if pending is not None:
+            pending.addErrback(lambda failure: self._user_failed(transaction, failure))
 
     def _user_failed(self, transaction: _Transaction, failure: Failure) -> None:
         """Answer for the transaction user: a refusal as raised, anything else logged once and 500 without details."""
