@@ -101,7 +101,9 @@ class Registrar(UserAgentServer):
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
         """Steps 4 to 8 of 10.3."""
         uri = _registered(request)
-        if not await _result(self.may_register(transaction.identity, uri, request)):
+        verdict: object = self.may_register(transaction.identity, uri, request)
+        pending = waited_for(verdict)
+        if not (verdict if pending is None else await pending):
             raise SIPError(403, rule="10.3-15")
         if not inspection.is_served(self, uri, transaction.flow):
             raise SIPError(404, rule="10.3-17")
