@@ -47,6 +47,12 @@ class LocationKind:
 _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+    LocationKind(
+        "enum",
+        "enum:SUFFIX[@ADDRESS[:PORT],...] redirects telephone numbers by the NAPTR records below a domain such as "
+        "e164.arpa (RFC 6116); it asks the system's name servers, or those behind the @.",
+        "twisted_sipuas.location.enum",
+    ),
 )
 
 
