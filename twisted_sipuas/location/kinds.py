@@ -53,6 +53,13 @@ _BUILT_IN = (
         "e164.arpa (RFC 6116); it asks the system's name servers, or those behind the @.",
         "twisted_sipuas.location.enum",
     ),
+    LocationKind(
+        "http",
+        "http:URL asks an HTTP server of yours, in JSON. Options: headers=NAME+NAME, header fields of the request to "
+        "tell it of; token=FILE, with a bearer token; ca=FILE, PEM, whose certificates to trust rather than the "
+        "system's; connections=N, at a time (50). A URL with a password in it belongs into a file: http:@FILE.",
+        "twisted_sipuas.location.http",
+    ),
 )
 
 
