@@ -249,6 +249,7 @@ class _QueryReactor:
 
     def listenUDP(self, port: int, protocol: dns.DNSDatagramProtocol, **options: Any) -> IListeningPort:
         """See `IReactorUDP`; the resolver closes this itself when it has its answer or is cancelled."""
+        protocol.noisy = False  # or it logs each query twice, as a port that starts and stops
         listening: IListeningPort = self._reactor.listenUDP(port, protocol, **options)
         return listening
 
