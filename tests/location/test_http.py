@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import sys
 
 import pytest
 import pytest_twisted
@@ -497,6 +498,14 @@ async def test_https(router, tmp_path):
     assert len(router.questions) == 1
 
 
+@pytest.mark.parametrize("text", ["http:https://h/", "http,ca=ca.pem:http://h/"])
+def test_https_without_what_it_takes(monkeypatch, text):
+    """Where TLS is not installed, https is a mistake that says what to install."""
+    monkeypatch.setitem(sys.modules, "twisted.internet.ssl", None)
+    with pytest.raises(ValueError, match=r"which is not installed: pip install 'twisted-sipuas\[tls\]'$"):
+        location_service(text, reactor)
+
+
 @pytest_twisted.ensureDeferred
 async def test_ipv6(router):
     """The host of the URL may be an IPv6 address."""
@@ -505,7 +514,6 @@ async def test_ipv6(router):
     assert router.requests[0].getHeader("host").startswith("[::1]:")
 
 
-def test_not_guarded(tmp_path):
-    """A program may use the class itself."""
-    service = HTTPLocationService("http://router.example", reactor)
-    assert service.description == "http:http://router.example/"
+def test_in_a_program():
+    """A program may make one itself; a URL without a path asks for the root (RFC 9110, 4.2.3)."""
+    assert HTTPLocationService("http://router.example", reactor).description == "http:http://router.example/"

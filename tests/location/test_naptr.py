@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twisted_sipuas.location.naptr import Rule, domain_of, number_of
 from twisted_sipuas.syntax.uri import parse_uri
@@ -105,6 +107,16 @@ def test_malformed(regexp):
     """A malformed regexp, and one that makes no SIP URI, is a ValueError, for its record to be passed over (5.2)."""
     with pytest.raises(ValueError):
         rule(regexp).uri(NUMBER)
+
+
+@given(st.text(max_size=60) | st.text("!^.*$()[]{}\\\\123+4sip:@h", max_size=60).map(lambda text: f"!{text}!"))
+def test_any_regexp(regexp):
+    """Any regexp makes a URI or none, or is a ValueError."""
+    try:
+        uri = rule(regexp).uri(NUMBER)
+    except ValueError:
+        return
+    assert uri is None or uri.scheme in ("sip", "sips")
 
 
 @pytest.mark.parametrize(

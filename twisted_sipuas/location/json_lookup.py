@@ -48,9 +48,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _GEN_VALUE = re.compile(r"""[A-Za-z0-9\-.!%*_+`'~\[\]:]+|"(?:[^"\\]|\\.)*\"""")
 
 # Header fields that are the response's own affair; and Require, which may not name what the caller does not support.
-_OWN = frozenset(
-    "call-id contact content-length content-type cseq from record-route require to via".split()
-)  # fmt: skip
+_OWN = frozenset("call-id contact content-length content-type cseq from record-route require to via".split())
 _FORBIDDEN = _OWN | {COMPACT_NAMES[name] for name in _OWN if name in COMPACT_NAMES}
 
 
