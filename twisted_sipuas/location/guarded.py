@@ -204,9 +204,13 @@ class GuardedLocationService(Service):
             breaker.succeeded()
         else:
             self._counters["failures"] += 1
-            breaker.failed()
+            if isinstance(error, UnavailableError) and error.status == 500:
+                breaker.succeeded()  # it answers, if wrongly, and to others perhaps rightly
+            else:
+                breaker.failed()
         if breaker.is_open and not was_open:
-            _log.error("{what} fails and is left alone for a while: {error}", what=self.description, error=error)
+            why = f"{error} ({error.rule})" if isinstance(error, UnavailableError) and error.rule else error
+            _log.error("{what} fails and is left alone for a while: {why}", what=self.description, why=why)
         elif was_open and not breaker.is_open:
             _log.info("{what} answers again", what=self.description)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, Contact, CSeq, NameAddr, Via, split_list
@@ -79,6 +79,8 @@ class Request:
     body: bytes
     size: int = 0
     """How many octets it was received as; 0 for a request of our own."""
+    flow: Any = None
+    """The `IFlow` that it came on, which knows where from; None for a request of our own."""
 
     def __init__(
         self, method: str, uri: str | URI, headers: Headers | Iterable[tuple[str, str]] = (), body: bytes = b""
