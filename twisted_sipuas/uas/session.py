@@ -69,7 +69,7 @@ class Session:
     def __init__(self, request: Request, transaction: IServerTransaction, calls: Sessions) -> None:
         self.dialog = Dialog(request, transaction.to_tag, transaction.flow, self)
         self.invitation: IServerTransaction | None = transaction
-        self.pending: list[IServerTransaction] = []
+        self.pending: dict[Request, IServerTransaction] = {}
         self._calls = calls
         self._acceptance: _Acceptance | None = None
         self._limit: _CallTime | None = None
@@ -145,7 +145,7 @@ class Session:
             self._acceptance = None
         if self._limit is not None:
             self._limit.stop_waiting()
-        pending, self.pending = [*self.pending, self.invitation], []
+        pending, self.pending = [*self.pending.values(), self.invitation], {}
         self.invitation = None
         self._calls.forget(self)
         for transaction in pending:
@@ -349,17 +349,17 @@ class Sessions:
             raise SIPError(500, headers=[("Retry-After", str(self._randint(0, 10)))], rule="14.2-1")
         dialog.remote_sequence = number
 
-    def pends(self, transaction: IServerTransaction, dialog: Dialog) -> None:
-        """A handler is at the request of *transaction*, which is answered 487 if *dialog* ends first (15.1.2)."""
+    def pends(self, request: Request, transaction: IServerTransaction) -> None:
+        """*request*, of *transaction*, is not answered yet: it gets 487 if the peer ends its dialog first (15.1.2)."""
+        session = self.session_of(transaction.dialog)
+        if session is not None:
+            session.pending[request] = transaction
+
+    def pends_no_longer(self, request: Request, dialog: Dialog) -> None:
+        """The handler of *request*, which is in *dialog*, has returned."""
         session = self.session_of(dialog)
         if session is not None:
-            session.pending.append(transaction)
-
-    def pends_no_longer(self, transaction: IServerTransaction, dialog: Dialog) -> None:
-        """The handler at the request of *transaction* in *dialog* is done."""
-        session = self.session_of(dialog)
-        if session is not None and transaction in session.pending:
-            session.pending.remove(transaction)
+            session.pending.pop(request, None)
 
     def begin(self, request: Request, transaction: IServerTransaction) -> Session:
         """Return a new session, early still, that *transaction* makes by its response to the INVITE *request*."""
