@@ -421,6 +421,24 @@ def test_end_calls_is_given_up(acknowledged):
     assert caller.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("is_hastened", [False, True])
+def test_stop_with_an_invite_pending(is_hastened):
+    """An INVITE that is not answered as the service stops gets 503, and its handler is cancelled."""
+    cancelled = []
+    caller = Caller(Phone(lambda request, transaction: Deferred(cancelled.append)))
+    caller.service.startService()
+    caller.send("INVITE")
+    stopped = caller.service.stopService()
+    if is_hastened:
+        caller.service.hasten_stop()
+    else:
+        caller.step(5)
+    assert stopped.called
+    assert (caller.statuses[-1], len(cancelled)) == (503, 1)
+    assert caller.is_over
+    assert caller.clock.getDelayedCalls() == []
+
+
 def test_call_taken_while_ending():
     """A call that is taken as the server stops is ended as soon as it is acknowledged."""
     caller = Caller(Slow()).invite()

@@ -284,11 +284,12 @@ class Sessions:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How many ``dialogs`` there are, and 2xx that wait for their ACK (``unacknowledged``); how many INVITEs were
-        refused for too many dialogs, 2xx dropped because they were not the first, 2xx never acknowledged, BYEs sent,
-        and of these failed.
+        """How many ``dialogs`` there are, INVITEs that may make one yet (``reserved``), and 2xx that wait for their ACK
+        (``unacknowledged``); how many INVITEs were refused for too many dialogs, 2xx dropped because they were not the
+        first, 2xx never acknowledged, BYEs sent, and of these failed.
         """
-        return {"dialogs": len(self._sessions), "unacknowledged": self.unacknowledged, **self._counters}
+        now = {"dialogs": len(self._sessions), "reserved": self.reserved, "unacknowledged": self.unacknowledged}
+        return {**now, **self._counters}
 
     @property
     def sources(self) -> Sources:
@@ -421,7 +422,7 @@ class Sessions:
         To cancel it is to forget, without a BYE, what calls there still are.
         """
         self.is_closing = True
-        idle: Deferred[None] = Deferred(lambda _: self._forget_all())
+        idle: Deferred[None] = Deferred(self._forget_all)
         self._idle.append(idle)
         for session in list(self._sessions.values()):
             if session.dialog.state is DialogState.CONFIRMED:
@@ -437,7 +438,8 @@ class Sessions:
             for waiter in idle:
                 waiter.callback(None)
 
-    def _forget_all(self) -> None:
+    def _forget_all(self, idle: Deferred[None]) -> None:
+        self._idle.remove(idle)
         for session in [*self._sessions.values(), *self._ending]:
             self._ending.discard(session)
             session.terminate(DialogEnd.SHUTDOWN)
