@@ -27,7 +27,7 @@ from twisted_sipuas.uas import inspection
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, check_caller, remote_target
 from twisted_sipuas.uas.handlers import HandlersAtWork
 from twisted_sipuas.uas.invitation import Invitation
-from twisted_sipuas.uas.session import Sessions
+from twisted_sipuas.uas.session import Sessions, no_dialog
 
 __all__ = ["UserAgentServer"]
 
@@ -295,14 +295,14 @@ class UserAgentServer:
             if dialog is not None:
                 if request.method == "INVITE" and request.contacts:
                     remote_target(request)
-                calls.check_order(request, dialog)
+                calls.check_order(request, dialog, transaction.flow)
                 if request.method == "BYE":
-                    calls.bye_received(dialog)
+                    calls.bye_received(request, dialog)
                 elif isinstance(transaction, Invitation):
                     transaction.take_place()
             elif request.to.tag is not None or request.method == "BYE":
                 if not self.knows_dialog(request):
-                    raise SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
+                    raise no_dialog(request)
                 if isinstance(transaction, Invitation):
                     check_caller(request)
                     calls.check_room()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
 from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, DialogState, remote_target
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Session", "Sessions", "no_dialog"]
 
 _log = Logger()
 
@@ -47,46 +48,87 @@ class _Server(Protocol):
         """A dialog that was confirmed is over."""
 
 
+class _Pending:
+    """A request of a dialog that is not answered yet, since its authentication or its handler takes its time.
+
+    `latest` is the highest sequence number among those that were received before it and taken.
+    """
+
+    __slots__ = ("latest", "transaction")
+
+    def __init__(self, transaction: IServerTransaction, latest: int | None) -> None:
+        self.transaction = transaction
+        self.latest = latest
+
+
 class Session:
     """One call: its `dialog`, and what is in progress there.
 
-    `invitation` is the transaction of an INVITE that has no final response yet, `pending` those of the other requests
-    whose handlers are at it.
+    `invitation` is the transaction of an INVITE that has passed the checks and has no final response yet. `is_proven`
+    says that the peer has received what was sent to it.
     """
 
     __slots__ = (
         "_acceptance",
         "_calls",
         "_end",
-        "_is_proven",
         "_limit",
+        "_pending",
         "_waiters",
         "dialog",
         "invitation",
-        "pending",
+        "is_proven",
     )
 
     def __init__(self, request: Request, transaction: IServerTransaction, calls: Sessions) -> None:
         self.dialog = Dialog(request, transaction.to_tag, transaction.flow, self)
         self.invitation: IServerTransaction | None = transaction
-        self.pending: dict[Request, IServerTransaction] = {}
+        self._pending: dict[Request, _Pending] = {}  # in the order of their receipt
         self._calls = calls
         self._acceptance: _Acceptance | None = None
         self._limit: _CallTime | None = None
         self._end: tuple[DialogEnd, _Headers] | None = None  # asked for while the 2xx waited for its ACK
         self._waiters: list[Deferred[None]] = []
-        self._is_proven = False
+        self.is_proven = False
 
     @property
     def is_unacknowledged(self) -> bool:
         """Whether a 2xx waits for its ACK."""
         return self._acceptance is not None
 
+    def pends(self, request: Request, transaction: IServerTransaction) -> None:
+        """*request*, which was just received, is not answered at once."""
+        self._pending[request] = _Pending(transaction, self.dialog.remote_sequence)
+
+    def pends_no_longer(self, request: Request) -> None:
+        """*request* is answered, or its handler has returned."""
+        self._pending.pop(request, None)
+
+    def take(self, request: Request, flow: IFlow) -> None:
+        """Take *request*, which came on *flow*, and its number; raises `SIPError` if it is out of order (12.2.2, 14.2).
+
+        The order is that of receipt, however long it took to see who sent which. What is refused before changes nothing
+        (8.2).
+        """
+        dialog, number = self.dialog, request.cseq.number
+        own = self._pending.get(request)
+        latest = dialog.remote_sequence if own is None else own.latest
+        if latest is not None and number < latest:
+            raise SIPError(500, "CSeq Out of Order", rule="12.2.2-7")
+        if request.method == "INVITE" and self.invitation is not None:
+            raise SIPError(500, headers=[("Retry-After", str(self._calls.randint(0, 10)))], rule="14.2-1")
+        if own is not None:
+            for later in takewhile(lambda pending: pending is not own, reversed(self._pending.values())):
+                later.latest = number if later.latest is None else max(number, later.latest)
+        if dialog.remote_sequence is None or number >= dialog.remote_sequence:
+            dialog.remote_sequence = number
+            if flow.is_reliable or self.is_proven:  # else who sent it could have BYE go to whomever it names as source
+                dialog.flow = flow
+
     def accepted(self, response: Response, request: Request, transaction: IServerTransaction) -> None:
         """The 2xx *response* to the INVITE *request* went out: resend it until its ACK comes (13.3.1.4)."""
         dialog = self.dialog
         self.invitation = None
-        dialog.flow = transaction.flow
         if dialog.state is DialogState.EARLY:
             dialog.state = DialogState.CONFIRMED
             self._limit = _CallTime(self, self._calls)
@@ -105,17 +147,17 @@ class Session:
             return False
         acceptance.stop(flow)
         self._acceptance = None
-        self._is_proven = True
+        self.is_proven = True
         self.dialog.flow = flow
         if self._end is not None:
-            self._send_bye(*self._end)
+            self._calls.send_bye(self, *self._end)
         return self._end is None
 
     def never_acknowledged(self, may_send: bool) -> None:
         """64*T1 have passed without an ACK: the session is ended, with BYE unless not *may_send* (13.3.1.4, 14.2)."""
         self._acceptance = None
         if may_send:
-            self._send_bye(*(self._end or (DialogEnd.ACK_TIMEOUT, ())))
+            self._calls.send_bye(self, *(self._end or (DialogEnd.ACK_TIMEOUT, ())))
         else:
             self.terminate(DialogEnd.ACK_TIMEOUT)
 
@@ -129,11 +171,19 @@ class Session:
         if self._acceptance is not None:
             self._end = self._end or (reason, headers)  # 15: no BYE before the ACK, or its time-out
         elif self.dialog.state is DialogState.CONFIRMED:
-            self._send_bye(reason, headers)
+            self._calls.send_bye(self, reason, headers)
         return waiter
 
+    def bye_received(self, bye: Request) -> None:
+        """The peer has ended the session by *bye*: what else of it is not answered yet gets 487 (15.1.2)."""
+        pending, self._pending = self._pending, {}
+        pending.pop(bye, None)
+        self.terminate(DialogEnd.BYE_RECEIVED)
+        for request in pending.values():
+            self._calls.server.refuse_pending(request.transaction)
+
     def terminate(self, reason: DialogEnd | None) -> None:
-        """The dialog is over: nothing in it waits any longer, and requests within it get 481 (15.1.2).
+        """The dialog is over: no INVITE and no 2xx waits in it any longer, and requests within it get 481 (15.1.2).
 
         *reason* is None for one that is early still.
         """
@@ -145,14 +195,12 @@ class Session:
             self._acceptance = None
         if self._limit is not None:
             self._limit.stop_waiting()
-        pending, self.pending = [*self.pending.values(), self.invitation], {}
-        self.invitation = None
+        invitation, self.invitation = self.invitation, None
         self._calls.forget(self)
-        for transaction in pending:
-            if transaction is not None:
-                self._calls.server.refuse_pending(transaction)
+        if invitation is not None:
+            self._calls.server.refuse_pending(invitation)
         if was_confirmed and reason is not None:
-            call(self._calls.server.dialog_ended, dialog, reason, failed=_hook_failed)
+            call(self._calls.server.dialog_ended, dialog, reason, failed=self._calls.hook_failed)
         if not self._calls.is_ending(self):
             self.ended()
 
@@ -161,11 +209,6 @@ class Session:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
-
-    def _send_bye(self, reason: DialogEnd, headers: _Headers) -> None:
-        """Send BYE; the session is over when it is on its way, whatever comes back (15.1.1)."""
-        self._calls.send_bye(self, headers, self._is_proven)
-        self.terminate(reason)
 
 
 class _CallTime(Timed):
@@ -268,7 +311,7 @@ class Sessions:
         self.is_closing = False
         self.unacknowledged = 0
         self.reserved = 0  # INVITEs that may become a call yet
-        self._randint = randint
+        self.randint = randint
         self._sessions: dict[tuple[str, str, str | None], Session] = {}
         self._ending: set[Session] = set()  # those whose BYE waits for its answer
         self._queues: dict[float, TimerQueue[Timed]] = {}
@@ -340,27 +383,24 @@ class Sessions:
             self._counters["dialogs_refused"] += 1
             raise SIPError(503, headers=[("Retry-After", "5")], rule="max_dialogs")
 
-    def check_order(self, request: Request, dialog: Dialog) -> None:
-        """Raise `SIPError` for a request of *dialog* that is out of order, else take its sequence number (12.2.2)."""
-        number = request.cseq.number
-        if dialog.remote_sequence is not None and number < dialog.remote_sequence:
-            raise SIPError(500, "CSeq Out of Order", rule="12.2.2-7")
+    def check_order(self, request: Request, dialog: Dialog, flow: IFlow) -> None:
+        """Raise `SIPError` unless *request*, which came on *flow*, is in order in *dialog*, which there is (12.2.2)."""
         session = self.session_of(dialog)
-        if request.method == "INVITE" and session is not None and session.invitation is not None:
-            raise SIPError(500, headers=[("Retry-After", str(self._randint(0, 10)))], rule="14.2-1")
-        dialog.remote_sequence = number
+        if session is None:  # it came to its end while the request was authenticated
+            raise no_dialog(request)
+        session.take(request, flow)
 
     def pends(self, request: Request, transaction: IServerTransaction) -> None:
         """*request*, of *transaction*, is not answered yet: it gets 487 if the peer ends its dialog first (15.1.2)."""
         session = self.session_of(transaction.dialog)
         if session is not None:
-            session.pending[request] = transaction
+            session.pends(request, transaction)
 
     def pends_no_longer(self, request: Request, dialog: Dialog) -> None:
-        """The handler of *request*, which is in *dialog*, has returned."""
+        """*request*, which is in *dialog*, is answered, or its handler has returned."""
         session = self.session_of(dialog)
         if session is not None:
-            session.pending.pop(request, None)
+            session.pends_no_longer(request)
 
     def begin(self, request: Request, transaction: IServerTransaction) -> Session:
         """Return a new session, early still, that *transaction* makes by its response to the INVITE *request*."""
@@ -374,24 +414,27 @@ class Sessions:
         session = None if dialog is None else self.session_of(dialog)
         return dialog if session is not None and session.acknowledged(ack, flow) else None
 
-    def bye_received(self, dialog: Dialog) -> None:
-        """The peer ends *dialog* (15.1.2)."""
+    def bye_received(self, bye: Request, dialog: Dialog) -> None:
+        """The peer ends *dialog* by *bye* (15.1.2)."""
         session = self.session_of(dialog)
         if session is not None:
-            session.terminate(DialogEnd.BYE_RECEIVED)
+            session.bye_received(bye)
 
     # The end
 
-    def send_bye(self, session: Session, headers: Iterable[tuple[str, str]], is_proven: bool) -> None:
-        """Send BYE in the dialog of *session*, which then is ending until that is answered or given up."""
-        dialog = session.dialog
-        if self.sender is None:
+    def send_bye(self, session: Session, reason: DialogEnd, headers: Iterable[tuple[str, str]]) -> None:
+        """End *session* by BYE: it is over as that is handed over (15.1.1), and ending until that is answered."""
+        dialog, sender = session.dialog, self.sender
+        if sender is None:
+            session.terminate(reason)
             return
-        self._counters["byes_sent"] += 1
         self._ending.add(session)
+        session.terminate(reason)
+        self._counters["byes_sent"] += 1
         try:
             request, next_hop = dialog.next_request("BYE", headers)
-            pending = cast("Deferred[Response]", self.sender.send_request(request, next_hop, dialog.flow, is_proven))
+            sent = sender.send_request(request, next_hop, dialog.flow, session.is_proven)
+            pending = cast("Deferred[Response]", sent)
         except Exception:
             self._answered(Failure(), session)
         else:
@@ -445,6 +488,11 @@ class Sessions:
             session.terminate(DialogEnd.SHUTDOWN)
         self.is_closing = False
 
+    def hook_failed(self, failure: Failure) -> None:
+        """Log what `dialog_ended` raised, whose server that was."""
+        _log.failure("{server}.dialog_ended failed", failure, server=type(self.server).__qualname__)
 
-def _hook_failed(failure: Failure) -> None:
-    _log.failure("dialog_ended failed", failure)
+
+def no_dialog(request: Request) -> SIPError:
+    """Return the refusal of *request*, whose dialog there is not, or not any more (12.2.2, 15.1.2)."""
+    return SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
