@@ -22,6 +22,7 @@ from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
+from twisted_sipuas.uas.acceptance import Acceptance
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, DialogState, remote_target
 
 __all__ = ["Session", "Sessions", "no_dialog"]
@@ -29,7 +30,6 @@ __all__ = ["Session", "Sessions", "no_dialog"]
 _log = Logger()
 
 _MAX_UNACKNOWLEDGED = 20  # 2xx that are resent to one source which has not shown that it receives them
-_HEAD = 400  # octets that a 2xx has besides its body, about
 
 _Headers = tuple[tuple[str, str], ...]
 
@@ -85,7 +85,7 @@ class Session:
         self.invitation: IServerTransaction | None = transaction
         self._pending: dict[Request, _Pending] = {}  # in the order of their receipt
         self._calls = calls
-        self._acceptance: _Acceptance | None = None
+        self._acceptance: Acceptance | None = None
         self._limit: _CallTime | None = None
         self._end: tuple[DialogEnd, _Headers] | None = None  # asked for while the 2xx waited for its ACK
         self._waiters: list[Deferred[None]] = []
@@ -136,7 +136,7 @@ class Session:
             dialog.remote_target = remote_target(request)
         if self._acceptance is not None:  # 14.2: who asks for more has seen the last one
             self._acceptance.stop()
-        self._acceptance = _Acceptance(response, request.cseq.number, transaction, self, self._calls)
+        self._acceptance = Acceptance(response, request.cseq.number, transaction, self._calls, self)
         if self._calls.is_closing:
             self.end(DialogEnd.SHUTDOWN)
 
@@ -223,73 +223,6 @@ class _CallTime(Timed):
 
     def timed_out(self) -> None:
         self._session.end(DialogEnd.CALL_TIME)
-
-
-class _Acceptance(Timed):
-    """A 2xx that waits for its ACK: sent again at intervals that double up to T2, on any transport (13.3.1.4).
-
-    On UDP the source of an INVITE may be forged. One that has not shown that it receives what is sent there is sent
-    again no more than a few at a time.
-    """
-
-    __slots__ = ("_calls", "_elapsed", "_interval", "_is_admitted", "_response", "_session", "_transaction", "number")
-
-    def __init__(
-        self, response: Response, number: int, transaction: IServerTransaction, session: Session, calls: Sessions
-    ) -> None:
-        super().__init__()
-        self.number = number
-        self._response = response
-        self._transaction = transaction
-        self._session = session
-        self._calls = calls
-        self._elapsed = 0.0
-        self._interval = calls.timers.t1
-        self._is_admitted = False
-        self._admit()
-        calls.unacknowledged += 1
-        calls.queue(self._interval).append(self)
-
-    def timed_out(self) -> None:
-        timers = self._calls.timers
-        self._elapsed += self._interval
-        if self._elapsed >= timers.lifetime:
-            self._release()
-            self._calls.ack_timed_out(self._transaction.flow)
-            self._session.never_acknowledged(self._is_admitted)
-            return
-        self._interval = min(2 * self._interval, timers.t2, timers.lifetime - self._elapsed)
-        self._calls.queue(self._interval).append(self)
-        if not self._transaction.ended and self._admit():
-            self._transaction.respond(self._response)
-
-    def stop(self, flow: IFlow | None = None) -> None:
-        """The ACK came on *flow*; or, without, nobody waits for it any more."""
-        self.stop_waiting()
-        self._release()
-        if flow is not None and not flow.is_reliable:
-            self._calls.sources.prove(flow.remote_address.network)
-
-    def _admit(self) -> bool:
-        """Whether the source may be sent the response again."""
-        flow = self._transaction.flow
-        if not self._is_admitted:
-            self._is_admitted = flow.is_reliable or self._calls.sources.admit(self._source, self._size)
-        return self._is_admitted
-
-    def _release(self) -> None:
-        self._calls.unacknowledged -= 1
-        if self._is_admitted and not self._transaction.flow.is_reliable:
-            self._calls.sources.release(self._source, self._size)
-
-    @property
-    def _source(self) -> str:
-        network: str = self._transaction.flow.remote_address.network
-        return network
-
-    @property
-    def _size(self) -> int:
-        return _HEAD + len(self._response.body)
 
 
 class Sessions:
