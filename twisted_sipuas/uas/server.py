@@ -32,6 +32,7 @@ from twisted_sipuas.uas.session import Sessions, no_dialog
 __all__ = ["UserAgentServer"]
 
 _PREFIX = "handle_"
+_COLLECTIONS = ("supported", "accept", "accept_encoding", "accept_language", "required_extensions", "schemes")
 
 
 @implementer(ITransactionUser)
@@ -107,13 +108,13 @@ class UserAgentServer:
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
-        del handlers["ACK"]  # which is answered by nobody
-        methods = set(handlers)
+        cls._handlers = handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
+        _check_definition(cls, handlers)
+        methods = set(handlers) - {"ACK"}  # which is answered by nobody
         if "INVITE" in methods:
-            handlers.setdefault("BYE", "_answer_bye")
-            methods |= {"ACK", "BYE", "CANCEL"}  # 20.5: they are understood too
-        cls._handlers = handlers
+            methods |= {"ACK", "CANCEL"}  # 20.5: they are understood too
+        elif cls.handle_BYE is UserAgentServer.handle_BYE:
+            methods.discard("BYE")  # there is no call to end
         cls.allow = tuple(sorted(methods))
         cls.supported_tags = frozenset(tag.lower() for tag in cls.supported)
 
@@ -234,6 +235,10 @@ class UserAgentServer:
         if self._calls is None or transaction.dialog is not None:
             return self._options(request, transaction)
         return self._if_admitted(self._calls, request, transaction, self._options)
+
+    def handle_BYE(self, request: Request, transaction: IServerTransaction) -> object:
+        """Answer a BYE, whose dialog is over already (15.1.2); it is served by a class that takes calls."""
+        return request.response(200, rule="15.1.2-5")
 
     def capabilities(self, request: Request, transaction: IServerTransaction) -> bytes:
         """Return the session description for the 200 to OPTIONS, ``application/sdp``; by default none (11.2).
@@ -359,10 +364,6 @@ class UserAgentServer:
             200, headers=headers, body=body, content_type=content_type if body else None, rule="11.2-1"
         )
 
-    def _answer_bye(self, request: Request, transaction: IServerTransaction) -> Response:
-        """Answer a BYE, whose dialog is over already (15.1.2)."""
-        return request.response(200, rule="15.1.2-5")
-
     async def _authenticate(
         self, authenticator: IAuthenticator, request: Request, transaction: IServerTransaction
     ) -> object:
@@ -385,6 +386,24 @@ class UserAgentServer:
             raise TypeError(f"{self.handler_name(request.method)} returned {type(answer).__name__}, not a Response")
         elif transaction.request is not None:
             raise TypeError(f"{self.handler_name(request.method)} returned None and has not answered")
+
+
+def _check_definition(cls: type[UserAgentServer], handlers: Iterable[str]) -> None:
+    """Raise `TypeError` for what cannot be meant in the class *cls*, which has *handlers* for those methods."""
+    for method in handlers:
+        name = f"{cls.__qualname__}.{_PREFIX}{method}"
+        if method == "CANCEL":
+            raise TypeError(f"{name} would never be called: a CANCEL has the handler of its INVITE cancelled (9.2)")
+        if not method or method != method.upper():
+            raise TypeError(f"{name} would be called for a method {method}, as it came from the network: rename it")
+    accept = cls.accept
+    values = {name: getattr(cls, name) for name in _COLLECTIONS}
+    values.update(
+        {f"accept[{method!r}]": types for method, types in accept.items()} if isinstance(accept, Mapping) else {}
+    )
+    for name, value in values.items():
+        if isinstance(value, str):
+            raise TypeError(f"{cls.__qualname__}.{name} is a text: expected a tuple, as in ({value!r},)")
 
 
 def _check_verdict(verdict: object) -> None:
