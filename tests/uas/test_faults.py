@@ -9,7 +9,7 @@ from zope.interface import provider
 
 from tests.uas.caller import CALL_ID, Caller, Phone
 from twisted_sipuas import SIPError
-from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.uas.dialog import DialogState
 
@@ -83,6 +83,37 @@ def test_provisional_response_for_an_answer(method, kind, errors, logged_failure
     assert "a provisional response is for respond()" in str(logged_failures[0]["log_failure"].value)
     assert caller.is_over
     logged_failures.clear()
+
+
+@METHODS
+@KINDS
+def test_response_to_another_request(method, kind, errors, logged_failures):
+    """A handler that returns what it once made of another request is told so, and its caller gets 500 (8.2.6.2)."""
+    kept = []
+
+    def answer(request, transaction):
+        kept.append(request.response(200, headers=[("Via", "SIP/2.0/UDP proxy.example.com")]))
+        return kind(kept[0])
+
+    server = Server(answer)
+    assert Caller(server).send(method).statuses == [200]
+    caller = Caller(server).send(method, branch="z9hG4bKanother", call_id="another")
+    assert caller.statuses == [500]
+    assert errors == [f"Server.handle_{method} failed"]
+    said = f"Server.handle_{method} returned <Response 200 OK>, made of another request"
+    assert str(logged_failures[0]["log_failure"].value) == said
+    logged_failures.clear()
+
+
+@pytest.mark.parametrize("via", ["{}", "{}, SIP/2.0/UDP 192.0.2.77;branch=z9hG4bKproxied"])
+def test_response_made_by_hand(via):
+    """A response that a handler puts together itself, with the Via of its request, is sent as it is (8.2.6.2)."""
+
+    def answer(request, transaction):
+        rows = [(name, request.headers.get(name)) for name in ("CSeq", "From", "To", "Call-ID")]
+        return Response(486, None, [*rows, ("v", via.format(request.via.text))])
+
+    assert Caller(Phone(answer)).send("INVITE").statuses == [486]
 
 
 def raising(request, transaction):

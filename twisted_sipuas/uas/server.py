@@ -381,6 +381,8 @@ class UserAgentServer:
                 raise TypeError(
                     f"{self.handler_name(request.method)} returned {answer!r}; a provisional response is for respond()"
                 )
+            if not answer.is_for(request):
+                raise TypeError(f"{self.handler_name(request.method)} returned {answer!r}, made of another request")
             transaction.respond(answer)
         elif answer is not None:
             raise TypeError(f"{self.handler_name(request.method)} returned {type(answer).__name__}, not a Response")
