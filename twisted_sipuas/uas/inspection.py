@@ -133,7 +133,7 @@ def content_type(server: Role, request: Request, transaction: IServerTransaction
     if not request.body:
         return
     accepted, headers = server.accepted_types(request.method), request.headers
-    if accepted is None and "Content-Encoding" not in headers and "Content-Language" not in headers:
+    if accepted is None and not headers.rows("content-encoding") and not headers.rows("content-language"):
         return  # any type is understood, and then what is inside a multipart is for who takes it
     try:
         body = parse_body(headers, request.body)

@@ -148,12 +148,12 @@ class Invitation(Timed):
         request, status = self.request, response.status
         if request is None and 200 <= status < 300:
             self._drop(response)
-        elif request is None or status == 100 or status >= 300:
-            self._transaction.respond(response)
-        else:
+        elif request is not None and 100 < status < 300:
             self._make_dialog(response, request)
-        if self.request is None:  # that was final, or could not be sent
-            self.close()
+        else:
+            self._transaction.respond(response)
+            if self.request is None:  # that was final, or could not be sent
+                self.close()
 
     def take_place(self) -> None:
         """The INVITE has passed every check: it is the one that is pending in its dialog, or may become a call."""
@@ -199,8 +199,11 @@ class Invitation(Timed):
         is_waiting = self._queue is not None
         self._transaction.respond(response)
         if self._transaction.ended:  # it could not be sent, and who called has no dialog (17.2.4)
+            self.close()
             return
-        if not is_final:
+        if is_final:
+            self.stop_waiting()
+        else:
             self._provisional = response
             if is_waiting:
                 self.start_reminding()
