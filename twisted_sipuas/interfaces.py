@@ -57,7 +57,7 @@ class EndReason(enum.Enum):
     ANSWERED = "answered"
     """A final response was sent and, where one is waited for, its ACK came."""
     CANCELLED = "cancelled"
-    """A CANCEL ended it, and the 487 was acknowledged."""
+    """A CANCEL, or the end of its dialog, had it answered 487."""
     ACK_TIMEOUT = "ACK timeout"
     """Timer H fired: no ACK came for the final response to an INVITE (17.2.1)."""
     TRANSPORT_FAILED = "transport failed"

@@ -335,6 +335,13 @@ class Response:
         assert self._headers is not None
         return self._headers
 
+    def is_for(self, request: Request) -> bool:
+        """Whether this is a response to *request*: its topmost Via is that of the request (8.2.6.2, 17.1.3)."""
+        via, rows = request.via.text, self._rows
+        if rows and rows[0][1] is via:  # as `Request.response` makes it
+            return True
+        return self.headers.values("Via")[:1] == [via]
+
     def with_headers(self, rows: Iterable[tuple[str, str]]) -> Response:
         """Return this response with further header fields, ``(name, value)`` pairs.
 

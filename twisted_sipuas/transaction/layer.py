@@ -188,7 +188,7 @@ class TransactionLayer(BaseLayer):
         if isinstance(transaction, InviteServerTransaction) and transaction.ack_received(to_tag):
             return
         self.traced(ack, None, flow)
-        call(self._transaction_user.ack_received, ack, flow, failed=log_failure)
+        call(self._transaction_user.ack_received, ack, flow, failed=lambda failure: self._ack_failed(ack, failure))
 
     def _cancel_received(
         self, request: Request, key: str, target: ServerTransaction | None, flow: IFlow, route: IFlow

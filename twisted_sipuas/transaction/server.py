@@ -204,12 +204,7 @@ class ServerTransaction(Timed):
             self.respond(response)
             return
         assert self.request is not None
-        if response.status == 408 and self.method != "INVITE":
-            self._send_and_forget(None)  # RFC 4320, 4.2: the client has given up by itself
-            return
-        data = response.to_bytes(self._keeper.stateless_tag(self.request), self._keeper.server_header)
-        self._keeper.traced(self.request, response, self.flow)
-        self._send_and_forget(data)
+        self._send_and_forget(self._final(response, self._keeper.stateless_tag(self.request)))
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -250,6 +245,17 @@ class ServerTransaction(Timed):
         data = response.to_bytes(self.to_tag, self._keeper.server_header)
         if self.request is not None:
             self._keeper.traced(self.request, response, self.flow)
+        return data
+
+    def _final(self, response: Response, to_tag: str) -> bytes | None:
+        """Return the first final *response* as it is sent, None for a 408 unless that is to an INVITE.
+
+        Such a client has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
+        """
+        assert self.request is not None
+        is_silent = response.status == 408 and self.method != "INVITE"
+        data = None if is_silent else response.to_bytes(to_tag, self._keeper.server_header)
+        self._keeper.traced(self.request, None if is_silent else response, self.flow)
         return data
 
     def _trying(self, due: float, rule: str) -> Response:
@@ -497,10 +503,7 @@ class NonInviteServerTransaction(ServerTransaction):
         self._resend()
 
     def respond(self, response: Response) -> None:
-        """See `IServerTransaction`; of provisional responses only a late 100 is sent (RFC 4320, 4.1).
-
-        A 408 is not sent: the client has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
-        """
+        """See `IServerTransaction`; of provisional responses only a late 100 is sent (RFC 4320, 4.1), and no 408."""
         if not self.is_owed:  # 17.2.2: any other final response is discarded
             self._keeper.dropped(self.method, response, self.outcome)
             return
@@ -508,7 +511,7 @@ class NonInviteServerTransaction(ServerTransaction):
             if response.status == 100 and (self.flow.is_reliable or self.state is _PROCEEDING):
                 self._proceed(self._octets(response))
             return
-        final = None if response.status == 408 else self._octets(response)
+        final = self._final(response, self.to_tag)
         self._finish(_COMPLETED)
         if self.flow.is_reliable:  # Timer J is zero: there are no retransmissions to absorb
             self._send_and_forget(final)
