@@ -322,19 +322,20 @@ async def test_change_of_a_strange_value(make_store, shared_redis, request):
         ("", "it asks for a password: give it as redis://[USER]:PASSWORD@HOST"),
         (":wrong-secret@", "the password, or the user, is wrong"),
         ("nobody:wrong-secret@", "the password, or the user, is wrong"),
+        (":right-secret@", "it refused the database 99 (ERR)"),
     ],
 )
 @pytest_twisted.ensureDeferred
 async def test_refused(make_redis, make_store, logged, user_info, reason):
     """A password that is missing or wrong is explained once, without it, and everything gets 503 meanwhile."""
     redis = make_redis(password="right-secret")
-    store = make_store(f"redis://{user_info}127.0.0.1:{redis.port}")
+    store = make_store(f"redis://{user_info}127.0.0.1:{redis.port}/99")
     await is_logged(logged, reason)
     refused = await refusal(lambda: look_up(store))
     assert isinstance(refused, UnavailableError)
     assert (refused.status, refused.headers) == (503, (("Retry-After", "5"),))
     await pause(0.5)
-    assert logged == [f"error: redis:127.0.0.1:{redis.port} {DOWN}{reason}"]
+    assert logged == [f"error: redis:127.0.0.1:{redis.port}/99 {DOWN}{reason}"]
 
 
 @pytest_twisted.ensureDeferred
@@ -421,6 +422,30 @@ async def test_down_at_start(make_redis, make_store, logged):
     assert await put(store, BOB, binding()) is True
     where = f"redis:127.0.0.1:{redis.port}"
     assert logged == [f"error: {where} {DOWN}connection refused", f"info: {where} answers again"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_start_is_waited_for(make_redis, make_store):
+    """What comes before the first connection is there waits for it, in bounds, or for the failure of the first try."""
+    redis = make_redis()
+    store = make_store(redis)
+    store._connections.max_pending = 3
+    waiting = [look_up(store), store.bindings(BOB), store.replace(BOB, b"", (binding(),))]
+    assert store.counters["pending"] == 3
+    assert (await refusal(lambda: look_up(store))).rule == "max_pending"
+    waiting[0].cancel()
+    with pytest.raises(CancelledError):
+        await waiting[0]
+    assert await waiting[1] == ((), b"")
+    assert await waiting[2] is True
+    await store.stopService()
+    store.startService()
+    waiting, stopped = look_up(store), store.stopService()
+    assert (await refusal(lambda: waiting)).status == 503
+    await stopped
+    redis.kill()
+    store.startService()
+    assert (await refusal(lambda: look_up(store))).status == 503
 
 
 @pytest.mark.deadline(20)

@@ -61,7 +61,8 @@ class RedisBindingStore(Service):
     A key is *prefix* and the canonical address-of-record. *reactor* provides `IReactorTime`, whose clock the bindings
     go by, and what an endpoint connects with. *pool* connections are kept while the service runs; commands share them,
     *max_pending* at most. Without a connection, and past that bound, everything fails at once with `UnavailableError`,
-    and so does what is in flight when its connection ends. Starting does not wait for Redis, and does not fail without.
+    and so does what is in flight when its connection ends. Starting neither waits for Redis nor fails without; what
+    comes meanwhile waits for the first try to connect, and only for that.
 
     A change that fails in flight may have been made all the same: its answer is lost, not the change. What a Redis does
     not keep is lost to all servers; how far it keeps what it acknowledged is its set-up: appendonly on one machine,
@@ -120,6 +121,9 @@ class RedisBindingStore(Service):
     def replace(self, address_of_record: str, version: object, bindings: Iterable[Binding]) -> Deferred[bool]:
         """See `IBindingStore`; raises `UnavailableError`."""
         key = self._prefix + octets(address_of_record)
+        begun = self._connections.when_begun()
+        if begun is not None:
+            return begun.addCallback(lambda _: self.replace(address_of_record, version, bindings))
         bindings = tuple(bindings)
         value, until = (packed(bindings), expiry(bindings)) if bindings else (b"", 0)
         connection = self._connections.pick()
@@ -144,6 +148,9 @@ class RedisBindingStore(Service):
 
     def _read(self, address_of_record: str, make: Callable[[tuple[Binding, ...], bytes], _Made]) -> Deferred[_Made]:
         """Return a `Deferred` of what *make* makes of the bindings of *address_of_record* and their version."""
+        begun = self._connections.when_begun()
+        if begun is not None:
+            return begun.addCallback(lambda _: self._read(address_of_record, make))
         key = self._prefix + octets(address_of_record)
         connection = self._connections.pick()
         reading: Deferred[bytes | None] = connection.get(key)

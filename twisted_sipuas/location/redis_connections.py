@@ -164,8 +164,8 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
 class RedisConnections:
     """Keeps *size* connections to *endpoint* open; *begin* makes a new one ready, or raises `UnusableError`.
 
-    Nothing waits for a connection: without one `pick` fails. *description* names the server in the log, which tells
-    once that there is no connection and why, and once that there is one again.
+    Nothing waits for a connection, but for the first try after `start`: without one `pick` fails. *description* names
+    the server in the log, which tells once that there is no connection and why, and once that there is one again.
     """
 
     first_delay: ClassVar[float] = 0.1
@@ -198,6 +198,7 @@ class RedisConnections:
         self._ready: list[RedisConnection] = []
         self._loops: list[Deferred[None]] = []
         self._is_running = False
+        self._beginning: list[Deferred[None]] | None = None  # who waits for the first try, while that is being made
         self._reason = ""  # why there is no connection, as it was logged
         self._refused = 0
         self._losses = 0
@@ -213,20 +214,37 @@ class RedisConnections:
         }
 
     def _pending(self) -> int:
-        return sum([connection.pending for connection in self._ready])
+        return sum([connection.pending for connection in self._ready]) + len(self._beginning or ())
+
+    def when_begun(self) -> Deferred[None] | None:
+        """Return a new `Deferred` that fires when the first try to connect after `start` went well or failed.
+
+        None says that it did: what comes with the start of the server need not be refused, and later nothing waits.
+        Raises `UnavailableError` past *max_pending*.
+        """
+        if self._beginning is None:
+            return None
+        self._check_bound()
+        waiter: Deferred[None] = Deferred()
+        self._beginning.append(waiter)
+        return waiter
 
     def pick(self) -> RedisConnection:
         """Return the connection with the least in flight; raises `UnavailableError`."""
         if not self._ready:
             raise UnavailableError(rule="no connection to Redis")
+        self._check_bound()
+        return min(self._ready, key=attrgetter("pending"))
+
+    def _check_bound(self) -> None:
         if self._pending() >= self.max_pending:
             self._refused += 1
             raise UnavailableError(rule="max_pending")
-        return min(self._ready, key=attrgetter("pending"))
 
     def start(self) -> None:
         """Open the connections, as soon as it can be done."""
         self._is_running = True
+        self._beginning = []
         self._loops = [Deferred.fromCoroutine(self._keep()) for _ in range(self._size)]
         for loop in self._loops:
             loop.addErrback(self._ended)
@@ -234,6 +252,7 @@ class RedisConnections:
     async def stop(self) -> None:
         """Wait for what is in flight, and close the connections."""
         self._is_running = False
+        self._begun()
         ready, self._ready = self._ready, []
         for connection in ready:
             await connection.become_idle()
@@ -265,6 +284,7 @@ class RedisConnections:
             reason = _explained(failure)
         if self._is_running:
             self._note_down(reason)
+            self._begun()
 
     async def _use(self, connection: RedisConnection) -> str:
         """Have *connection* in use until it ends; return why it did, if that is news."""
@@ -273,6 +293,7 @@ class RedisConnections:
             ended = connection.whenDisconnected()
             self._ready.append(connection)
             self._note_up()
+            self._begun()
             await ended  # which is told before what is in flight fails: nobody picks this one for a second try
             self._losses += 1
             return "" if connection.is_given_up else connection.reason
@@ -280,6 +301,12 @@ class RedisConnections:
             if connection in self._ready:
                 self._ready.remove(connection)
             await connection.abort()
+
+    def _begun(self) -> None:
+        """Let those go on who wait for the first try."""
+        waiters, self._beginning = self._beginning or (), None
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _ended(self, failure: Failure) -> None:
         """Take the end of `_keep`, which has none but by `stop`."""

@@ -53,6 +53,12 @@ changes in flight, the EXEC of one would end the watch of the other, which then 
 would need a connection to itself for three round trips. SET with PXAT would do in one what takes two here, from
 Redis 6.2 on only."""
 
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of ours")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -71,7 +77,7 @@ def unpacked(value: bytes) -> tuple[tuple[Binding, ...], bytes]:
     if not version.startswith(_FORMAT) or space != b" ":
         raise ValueError("no value of ours")
     try:
-        rows = json.loads(text.decode("utf-8", "surrogateescape"), parse_constant=_refuse)
+        rows = _decode(text.decode("utf-8", "surrogateescape"))
     except RecursionError:
         raise ValueError("no value of ours") from None
     if not isinstance(rows, list):
@@ -103,7 +109,3 @@ def _binding(row: Any) -> Binding:
             if (q is None or isinstance(q, int | float)) and len(texts) <= 3 and all(type(t) is str for t in texts):
                 return Binding(*row)
     raise ValueError("no value of ours")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of ours")
