@@ -53,6 +53,8 @@ _CODES = {
 }
 """What the codes in an error of Redis mean to an operator."""
 
+_CODE = re.compile(rf"\b({'|'.join(_CODES)})\b")  # anywhere: Redis 6 has that of a script's command inside
+
 
 @implementer(IBindingStore)
 class RedisBindingStore(Service):
@@ -184,7 +186,8 @@ class RedisBindingStore(Service):
         """Say what became of a command that failed, as the exception that is the answer to the request."""
         if failure.check(txredisapi.ResponseError):
             text = str(failure.value)
-            code = next((code for code in _CODES if code in text), "")
+            found = _CODE.search(text)
+            code = found[0] if found else ""
             if code == "WRONGTYPE":
                 self._leave_alone(key, _CODES[code])
             self._counters["commands_refused"] += 1
