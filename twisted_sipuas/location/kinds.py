@@ -60,6 +60,14 @@ _BUILT_IN = (
         "system's; connections=N, at a time (50). A URL with a password in it belongs into a file: http:@FILE.",
         "twisted_sipuas.location.http",
     ),
+    LocationKind(
+        "redis",
+        "redis:HOST[:PORT], or redis:redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or with rediss:// for TLS, keeps "
+        "bindings in a Redis that several servers share. Options: db=NUMBER, the database (0); prefix=NAME, what "
+        "the keys begin with, before a colon (sipuas); pool=NUMBER, connections (2); ca=FILE, for TLS, whom to trust.",
+        "twisted_sipuas.location.redis",
+        "twisted-sipuas[redis]",
+    ),
 )
 
 
