@@ -48,6 +48,9 @@ def _rest(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any
         fault = None
         try:
             value = yield awaited
+        except GeneratorExit:  # nobody will ever go on with it
+            coroutine.close()
+            raise
         except BaseException as error:
             fault = error
         try:
