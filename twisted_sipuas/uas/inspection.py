@@ -129,8 +129,10 @@ def content_type(server: Role, request: Request, transaction: IServerTransaction
 
     Accept or Accept-Encoding tells what is understood.
     """
+    if not request.body:
+        return
     accepted = server.accepted_types(request.method)
-    if not request.body or accepted is None:
+    if accepted is None:
         return
     try:
         body = parse_body(request.headers, request.body)
