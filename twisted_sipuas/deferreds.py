@@ -48,6 +48,9 @@ def _rest(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any
         fault = None
         try:
             value = yield awaited
+        except GeneratorExit:
+            coroutine.close()  # nobody can go on with it; it may have been closed before us
+            raise
         except BaseException as error:
             fault = error
         try:
