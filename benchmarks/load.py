@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 
 _BURST = 64
-_LOST_AFTER = 0.5  # seconds without any response
+_LOST_AFTER = 2.0  # seconds without any response
 _STRIDE = 7919  # a prime, so that every user has a turn
 _COMMON = (
     "Via: SIP/2.0/UDP 127.0.0.1:{own_port};branch=z9hG4bK-{run}-%(number)d;rport\r\n"

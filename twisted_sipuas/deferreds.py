@@ -48,8 +48,8 @@ def _rest(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any
         fault = None
         try:
             value = yield awaited
-        except GeneratorExit:  # nobody will ever go on with it
-            coroutine.close()
+        except GeneratorExit:
+            coroutine.close()  # nobody can go on with it; it may have been closed before us
             raise
         except BaseException as error:
             fault = error

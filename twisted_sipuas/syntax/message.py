@@ -144,7 +144,7 @@ class Request:
     def contacts(self) -> tuple[Contact, ...]:
         """The values of Contact; the ``*`` of a REGISTER is none of them: ask `headers` for it (20.10)."""
         try:
-            return tuple(Contact(value) for value in self.headers.values("Contact") if value != "*")
+            return tuple([Contact(value) for value in self.headers.values("Contact") if value != "*"])
         except MessageSyntaxError:
             raise MessageSyntaxError("Malformed Contact header field", request=self) from None
 
