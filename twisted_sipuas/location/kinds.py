@@ -44,6 +44,12 @@ class LocationKind:
 _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+    LocationKind(
+        "routes",
+        "routes:FILE answers by the routes in a TOML file: domain, number prefix, user or pattern, to targets or a "
+        "refusal. It is read again when it changes.",
+        "twisted_sipuas.location.routes",
+    ),
 )
 
 
