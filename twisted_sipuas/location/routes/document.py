@@ -97,18 +97,16 @@ def _found_before(
     entry: _Entry, domain: str, section: RouteSection, sections: list[RouteSection], rows_of: Callable[[str], Rows]
 ) -> Fault:
     """Return the fault that the way to find *entry* is there already; where, is found by going through all again."""
-    place: Where = ()
-    for other in sections:
-        if other.is_first == section.is_first and (other.pattern is None or other is section):
-            for earlier, at in _ways(other, rows_of):
-                if (at, *earlier[2:]) == (domain, *entry[2:]):
-                    place = earlier.where
-                    break
-        if place:
-            break
+    earlier = (
+        other.where
+        for each in sections
+        if each.is_first == section.is_first and (each.pattern is None or each is section)
+        for other, at in _ways(each, rows_of)
+        if (at, other.user, other.prefix) == (domain, entry.user, entry.prefix)
+    )
     user, prefix = entry.user, entry.prefix
     what = f"the user {user}" if user else f"the prefix {prefix}" if prefix else "every user"
-    return Fault(entry.where, f"{what}{domain and f' at {domain}'} has a route already", place)
+    return Fault(entry.where, f"{what}{domain and f' at {domain}'} has a route already", next(earlier, None))
 
 
 def _entries(section: RouteSection, rows_of: Callable[[str], Rows]) -> Iterator[_Entry]:

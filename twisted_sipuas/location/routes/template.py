@@ -31,8 +31,8 @@ BUILT_IN = ("user", "number", "domain")
 _PLACEHOLDER = re.compile(r"\{([^{}:]*)(?::(-?[0-9]{1,3})(?::([0-9]{1,3}))?)?\}")
 _BRACE = re.compile(r"[{}]")
 
-_PHONE_NUMBER = re.compile(r"\+?[0-9A-Fa-f*#]*[0-9*#][0-9A-Fa-f*#]*")
-_NUMBER_BY_LOOK = re.compile(r"\+[0-9.()\-]*[0-9][0-9.()\-]*|[0-9*#]+")
+_PHONE_NUMBER = re.compile(r"\+[0-9]+|[A-Fa-f]*[0-9*#][0-9A-Fa-f*#]*")
+_NUMBER_BY_LOOK = re.compile(r"\+[.()\-]*[0-9][0-9.()\-]*|[0-9*#]+")
 _VISUAL_SEPARATORS = str.maketrans("", "", "-.()")
 _TEL_DIGITS = re.compile(r"[+0-9A-Fa-f*#]+")
 
