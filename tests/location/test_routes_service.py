@@ -140,6 +140,26 @@ def test_file_that_is_being_written_is_left(make_routes, write, clock):
     assert routes.counters["reloads"] == 1
 
 
+def test_file_that_is_written_while_it_is_read(make_routes, write, clock, monkeypatch):
+    """What was read of a file that changed meanwhile is not used, and the file is read again when it rests."""
+    routes = make_routes(ROUTE.format("a"))
+    read = service._read
+
+    def slow_read(path):
+        look = read(path)
+        write(ROUTE.format("c"))
+        monkeypatch.undo()
+        return look
+
+    monkeypatch.setattr(service, "_read", slow_read)
+    write(ROUTE.format("b"))
+    look(clock, 2)
+    assert target(routes) == "a"
+    look(clock, 2)
+    assert target(routes) == "c"
+    assert routes.counters["reloads"] == 1
+
+
 def test_wrong_change_keeps_the_old(make_routes, write, clock):
     """A file that is wrong is told once, with its line, and changes nothing until it is mended."""
     routes = make_routes(ROUTE.format("a"))

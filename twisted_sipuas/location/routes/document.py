@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted_sipuas.location.routes.lines import Path
 from twisted_sipuas.location.routes.pattern import MAX_STEPS
@@ -20,8 +20,9 @@ __all__ = ["Routes", "Rows", "routes_of"]
 
 _PREFIX = re.compile(r"\+?[0-9A-F*#]{1,32}")
 _KEY_COLUMNS = ("prefix", "user")
-_ROWS_AT_A_TIME = 50
-_BREATH = 0.0001  # seconds
+_Item = TypeVar("_Item")
+_TURN = 0.002  # seconds of work, and
+_BREATH = 0.0001  # seconds of rest behind them
 
 
 class Rows(NamedTuple):
@@ -171,6 +172,19 @@ class _Variants:
         return self._made(self._texts[key])
 
 
+def _unhurried(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield *items*, and rest now and then: another thread, the reactor's, runs then rather than when Python makes it.
+
+    What Python lets a thread have by itself, 5 ms, would be a long time for each packet that comes meanwhile.
+    """
+    rested = time.monotonic()
+    for item in items:
+        if time.monotonic() - rested > _TURN:
+            time.sleep(_BREATH)
+            rested = time.monotonic()
+        yield item
+
+
 def _of_table(section: RouteSection) -> Iterator[_Entry]:
     """Yield each prefix of the table that *section* has."""
 
@@ -179,7 +193,7 @@ def _of_table(section: RouteSection) -> Iterator[_Entry]:
 
     variants = _Variants(make)
     route = section.route(variants.targets)
-    for prefix, value in section.table().items():
+    for prefix, value in _unhurried(section.table().items()):
         where = section.at("table", prefix)
         text = json.dumps(value, default=str)  # a date, which is no target either
         if not variants.is_known(text):
@@ -204,17 +218,15 @@ def _of_file(section: RouteSection, rows_of: Callable[[str], Rows]) -> Iterator[
 
     variants = _Variants(make)
     route = section.route(variants.targets)
-    number = 0
-    for number, (place, cells) in enumerate(rows, 1):
-        if number % _ROWS_AT_A_TIME == 0:
-            time.sleep(_BREATH)  # another thread, the reactor's, may run now rather than when Python makes it
+    place: RowPlace | None = None
+    for place, cells in _unhurried(rows):
         text = json.dumps([cells[column] for column in used])
         if not variants.is_known(text):
             make(text, place)
         key = check(cells[key_column], place)
         variants.add(key, text)
         yield _Entry(place, route, **{key_column: key})
-    if not number:
+    if place is None:
         raise Fault(header, "expected one row at least behind the names of the columns")
 
 

@@ -98,8 +98,7 @@ class RoutesFiles:
         """Return what is in the file *path*; raises `ValueError`, which names it."""
         self.states[path] = None
         try:
-            # Not to wait: a pipe would have to be opened by its writer first.
-            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            with open(path, "rb", opener=_open) as file:
                 status = os.fstat(file.fileno())
                 self.states[path] = FileState.of(status)
                 if not stat.S_ISREG(status.st_mode):
@@ -127,6 +126,11 @@ class RoutesFiles:
             if _COLUMN_NAME.fullmatch(column) is None or columns.count(column) > 1:
                 raise Fault(header, f"expected names of columns, each once, of letters, digits and _, not {column!r}")
         return Rows(header, columns, _named(columns, rows))
+
+
+def _open(path: str, flags: int) -> int:
+    """Open *path* without waiting, as for a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _cells(path: str, text: str) -> Iterator[tuple[RowPlace, list[str]]]:

@@ -205,11 +205,14 @@ class RoutesLocationService(Service):
 def _looked(path: str, known: _States, changed: _States | None) -> _Look:
     """Look whether the files are still as *known*; read them if not, and they are as they were when found *changed*."""
     states = states_of(known)
-    return _read(path) if states != known and states == changed else _Look(states)
+    if states == known or states != changed:
+        return _Look(states)
+    look = _read(path)
+    states = states_of(look.states)
+    return look if states == look.states else _Look(states)  # they do not rest yet: it may be a bit of each
 
 
 def _read(path: str) -> _Look:
-    """Read the files; what they became meanwhile is for the next look to find."""
     files = RoutesFiles(path)
     try:
         return _Look(files.states, routes=files.read())
