@@ -242,8 +242,10 @@ class SIPService(Service):
             self._hurry.callback(None)
 
     def reload(self) -> None:
-        """Read again what may have changed on disk: the certificates of ``ssl:`` listeners."""
+        """Read again what may have changed on disk: certificates of ``ssl:`` listeners, and what stores can reload."""
         self._listeners.reload()
+        for service in self._services():
+            getattr(service, "reload", lambda: None)()
 
     def _stopped(self, result: Any) -> None:
         stopping, self._stopping = self._stopping, []

@@ -235,6 +235,10 @@ class GuardedLocationService(Service):
             self._keep(text, SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule))
         return failure
 
+    def reload(self) -> None:
+        """Have the service reload, if it can; what was answered before is still kept for its time."""
+        getattr(self.service, "reload", lambda: None)()
+
     # IService
 
     def privilegedStartService(self) -> None:

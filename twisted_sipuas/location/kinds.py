@@ -68,6 +68,12 @@ _BUILT_IN = (
         "twisted_sipuas.location.redis",
         "twisted-sipuas[redis]",
     ),
+    LocationKind(
+        "routes",
+        "routes:FILE answers by the routes in a TOML file: domain, number prefix, user or pattern, to targets or a "
+        "refusal. It is read again when it changes.",
+        "twisted_sipuas.location.routes",
+    ),
 )
 
 
