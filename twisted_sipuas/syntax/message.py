@@ -376,8 +376,8 @@ class Response:
         """Return what `to_bytes` does for a response to a request of which everything is known: nearly every one."""
         lines = [f"{name}: {value}" for name, value in self._rows]
         if to_tag is not None and not self._to_has_tag and self.status != 100:
-            at = self._to_at
-            lines[at] = f"{lines[at].rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
+            name, value = self._rows[self._to_at]
+            lines[self._to_at] = f"{name}: {value.rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
         if server:
             lines.append(f"Server: {refuse_line_breaks(server, 'a Server header field')}")
         head = "\r\n".join(lines)
