@@ -13,7 +13,7 @@ from zope.interface import implementer
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
 
-__all__ = ["LocationKind", "location_kinds", "location_service"]
+__all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
 
 
 @implementer(ILocationServicePlugin)
@@ -68,7 +68,7 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
     kind = _kind(name) if colon else None
     if kind is None:
         known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
-        raise ValueError(f"{text!r} is no location service: expected one of {known}")
+        raise ValueError(f"{without_secrets(text)!r} is no location service: expected one of {known}")
     try:
         options = _options(settings)
         timeout = _seconds(options, "timeout")
@@ -77,10 +77,20 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
         if options:
             raise ValueError(f"{next(iter(options))!r} is no option of {name}")
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        raise ValueError(f"{without_secrets(text)!r}: {error}") from None
     if timeout is None and cache is None and getattr(service, "lookup_timeout", None) is not None:
         return service  # it answers at once, or sees to its time itself
     return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=cache or 0)
+
+
+def without_secrets(text: str) -> str:
+    """Return *text*, of a location service, as it may be shown: without a REST that could hold a password or a key.
+
+    Those of URLs have an ``@`` before the host or a ``=`` in the query, and DSNs have one of them too.
+    """
+    head, colon, rest = text.partition(":")
+    is_clean = rest.startswith("@") or not {"@", "="} & set(rest)
+    return text if is_clean else f"{head}{colon}..."
 
 
 def _kind(name: str) -> ILocationServicePlugin | None:
