@@ -32,11 +32,13 @@ class LocationKind:
 
     def make(self, argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
         """See `ILocationServicePlugin`."""
+        hint = f": pip install '{self.needs}'" if self.needs else ""
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
-            hint = f": pip install '{self.needs}'" if self.needs else ""
             raise ValueError(f"{self.kind} needs the module {error.name}, which is not installed{hint}") from None
+        except ImportError as error:  # the module is there, but not the library of the system that it calls
+            raise ValueError(f"{self.kind} cannot be used: {str(error).splitlines()[0]}{hint}") from None
         made: ILocationService = module.make(argument, options, reactor)
         return made
 
@@ -44,6 +46,14 @@ class LocationKind:
 _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+    LocationKind(
+        "postgres",
+        "postgres:DSN keeps bindings in a PostgreSQL database that several servers share; DSN is a connection string "
+        "of libpq, such as 'host=db.example dbname=sip user=sip' or postgresql://sip@db.example/sip. Options: "
+        "table=[SCHEMA.]NAME, which is made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
+        "twisted_sipuas.location.postgres",
+        needs="twisted-sipuas[postgres]",
+    ),
 )
 
 
