@@ -103,6 +103,14 @@ class PostgresProcess:
                 assert time.monotonic() < deadline, log_text
                 time.sleep(0.05)
 
+    def be_standby(self, is_standby: bool) -> None:
+        """Be a copy, which takes no changes, or not, from the next start on; ``pg_promote()`` ends it too."""
+        signal_file = self.directory / "data" / "standby.signal"
+        if is_standby:
+            signal_file.touch()
+        else:
+            signal_file.unlink(missing_ok=True)
+
     def stop(self) -> None:
         """Stop it as an operator does who does not wait for clients: they lose their connections."""
         self._end(signal.SIGINT)

@@ -134,12 +134,26 @@ def test_any_exception_is_handed_on(make_pool, clock):
 
 
 def test_refused(make_pool, clock, database, log):
-    """What the database refuses fails with 503 and is not asked again; a complaint is logged once in a minute."""
+    """What the database refuses fails with 503 and is not asked again; the same complaint is logged once."""
     pool = make_pool()
     for _ in range(3):
         assert refusal(clock, pool, failing).status == 503
     assert log == ["test refuses what it is asked: no such table"]
     assert database.tries == 1
+
+
+def test_complaints_are_bounded(make_pool, clock, log, monkeypatch):
+    """However many different things the database has to complain of, few are remembered."""
+    monkeypatch.setattr(DatabasePool, "max_complaints", 3)
+    pool = make_pool()
+
+    def complain(connection):
+        raise DatabaseError(str(len(log)))
+
+    for _ in range(10):
+        refusal(clock, pool, complain)
+    assert len(log) == 10
+    assert len(pool._complaints) <= 3
 
 
 def test_asked_again(make_pool, clock, database):

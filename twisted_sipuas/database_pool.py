@@ -100,8 +100,11 @@ class DatabasePool(Service, Generic[_Connection]):
     stop_time: ClassVar[float] = 10.0
     """Seconds that what was taken has to be done when the service stops."""
 
-    complaint_time: ClassVar[float] = 60.0
-    """Seconds in which one complaint about refused statements is logged."""
+    complaint_time: ClassVar[float] = 3600.0
+    """Seconds before the same complaint about what was refused is logged again."""
+
+    max_complaints: ClassVar[int] = 100
+    """Complaints that are remembered for that; past them all are forgotten."""
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class DatabasePool(Service, Generic[_Connection]):
         self._watch_call: IDelayedCall | None = None
         self._fault: str | None = None
         self._is_probing = False
-        self._complained_at = -self.complaint_time
+        self._complaints: dict[str, float] = {}  # when each was logged
         self._stopped: Deferred[None] = Deferred()
         self._counters = {"refused": 0, "failed": 0, "interrupted": 0, "unreachable": 0}
 
@@ -242,8 +245,10 @@ class DatabasePool(Service, Generic[_Connection]):
     def refused(self, reason: str) -> None:
         """The database is there, but did not do what it was asked."""
         now = monotonic()
-        if now - self._complained_at >= self.complaint_time:
-            self._complained_at = now
+        if reason not in self._complaints or now - self._complaints[reason] >= self.complaint_time:
+            if len(self._complaints) >= self.max_complaints:
+                self._complaints.clear()
+            self._complaints[reason] = now
             _log.error("{what} refuses what it is asked: {reason}", what=self.description, reason=reason)
 
     def connected(self) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_sipuas.location import MemoryBindingStore, SQLiteBindingStore, location_kinds, location_service
+from twisted_sipuas.location import (
+    LocationKind,
+    MemoryBindingStore,
+    SQLiteBindingStore,
+    location_kinds,
+    location_service,
+)
 
 
 def test_memory(clock):
@@ -68,3 +74,19 @@ def test_unknown(clock, text):
         location_service(text, clock)
     known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
     assert str(raised.value) == f"{text!r} is no location service: expected one of {known}"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_driver", "x needs the module no_such_driver, which is not installed: pip install 'y[x]'"),
+        ("raise ImportError('no libx\\nof many')", "x cannot be used: no libx: pip install 'y[x]'"),
+    ],
+)
+def test_driver_that_is_missing(clock, tmp_path, monkeypatch, code, said):
+    """A kind whose driver, or the library behind it, is not installed says in one line what to install."""
+    (tmp_path / "kind_without_driver.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError) as raised:
+        LocationKind("x", "x:", "kind_without_driver", needs="y[x]").make("", {}, clock)
+    assert str(raised.value) == said

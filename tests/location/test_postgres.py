@@ -137,6 +137,13 @@ def until(clock):
     return until
 
 
+@pytest.fixture
+def idle_store(store, clock, until):
+    """A store that has just started, and swept: what it does from here on is what the test asks for."""
+    until(lambda: len(clock.getDelayedCalls()) == 2)  # the pool's, and that of the next sweep
+    return store
+
+
 class Lock:
     """Keeps the row of BOB locked in a transaction of its own, so that a change of it waits."""
 
@@ -350,6 +357,7 @@ def restarted(server):
     """The server, running again after the test whatever became of it."""
     yield server
     server.stop()
+    server.be_standby(False)
     server.start()
 
 
@@ -369,30 +377,47 @@ def test_down_at_start(make_store, clock, restarted, put, binding, log, until):
     assert put(store, BOB, binding()) is True
 
 
-def test_restart_in_mid_life(store, clock, restarted, put, binding, log, until):
+def test_restart_in_mid_life(idle_store, clock, restarted, put, binding, log, until):
     """A database that stops makes look-ups fail at once, and what it had is there when it is back."""
     kept = binding(left=1000)
-    put(store, BOB, kept)
+    put(idle_store, BOB, kept)
     restarted.stop()
-    assert refusal(clock, lambda: look_up(store)).status == 503
-    until(lambda: store.counters["connections"] == 0)
+    assert refusal(clock, lambda: look_up(idle_store)).status == 503
+    until(lambda: idle_store.counters["connections"] == 0)
     for _ in range(10):
         with pytest.raises(UnavailableError):
-            look_up(store)  # which does not even return a Deferred
+            look_up(idle_store)  # which does not even return a Deferred
     restarted.start()
-    until(lambda: store.counters["connections"] > 0)
-    assert clock.result(store.bindings(BOB))[0] == (kept,)
+    until(lambda: any("can be reached again" in line for line in log))
+    assert clock.result(idle_store.bindings(BOB))[0] == (kept,)
     assert len([line for line in log if line.startswith("postgres:")]) == 2
 
 
-def test_restart_between_two_requests(store, clock, restarted, put, binding, log):
+def test_restart_between_two_requests(idle_store, clock, restarted, put, binding, log):
     """A restart that no request met is not noticed by any."""
-    put(store, BOB, binding())
+    put(idle_store, BOB, binding())
     restarted.stop()
     restarted.start()
-    assert put(store, BOB, binding("tel:+1")) is True
-    assert clock.result(store.bindings(BOB))[0] == (binding("tel:+1"),)
-    assert store.counters["failed"] == 0
+    assert put(idle_store, BOB, binding("tel:+1")) is True
+    assert clock.result(idle_store.bindings(BOB))[0] == (binding("tel:+1"),)
+    assert idle_store.counters["failed"] == 0
+
+
+def test_standby(idle_store, clock, restarted, put, binding, log):
+    """A copy that takes no changes is good for look-ups, and not asked to sweep; promoted, it takes registrations."""
+    put(idle_store, BOB, binding(left=1000))
+    restarted.stop()
+    restarted.be_standby(True)
+    restarted.start()
+    assert clock.result(look_up(idle_store)) is not None
+    clock.advance(idle_store.sweep_interval)
+    clock.result(look_up(idle_store))
+    assert log == []
+    _, version = clock.result(idle_store.bindings(BOB))
+    assert refusal(clock, lambda: idle_store.replace(BOB, version, ())).status == 503
+    assert log[0].endswith("refuses what it is asked: cannot execute UPDATE in a read-only transaction")
+    restarted.ask("SELECT pg_promote()")
+    assert put(idle_store, BOB, binding("tel:+1")) is True
 
 
 def test_no_place_for_another_connection(make_store, make_user, clock, server):
@@ -405,18 +430,18 @@ def test_no_place_for_another_connection(make_store, make_user, clock, server):
 # What became of a change whose connection broke?
 
 
-def test_terminated_while_it_waits(store, clock, server, put, binding, lock, waiting):
+def test_terminated_while_it_waits(idle_store, clock, server, put, binding, lock, waiting):
     """A change whose connection is ended before it was made is made by another one."""
-    put(store, BOB, binding())
-    _, version = clock.result(store.bindings(BOB))
+    put(idle_store, BOB, binding())
+    _, version = clock.result(idle_store.bindings(BOB))
     held = lock()
-    done = store.replace(BOB, version, [binding("tel:+1")])
+    done = idle_store.replace(BOB, version, [binding("tel:+1")])
     (pid,) = waiting()
     server.ask("SELECT pg_terminate_backend(%s)", pid)
     waiting()
     held.release()
     assert clock.result(done) is True
-    assert clock.result(store.bindings(BOB))[0] == (binding("tel:+1"),)
+    assert clock.result(idle_store.bindings(BOB))[0] == (binding("tel:+1"),)
 
 
 @pytest.fixture
@@ -460,12 +485,12 @@ def test_answer_lost_and_changed_by_others(store, clock, put, binding, ask, lose
 
 
 @pytest.mark.requirement("10.3-39")
-def test_crash_in_the_middle(store, clock, restarted, put, binding, lock, waiting):
+def test_crash_in_the_middle(idle_store, clock, restarted, put, binding, lock, waiting):
     """A change that was under way when the database crashed is not said to be made; a look-up just fails with 503."""
-    put(store, BOB, binding())
-    _, version = clock.result(store.bindings(BOB))
+    put(idle_store, BOB, binding())
+    _, version = clock.result(idle_store.bindings(BOB))
     lock()
-    done = store.replace(BOB, version, [binding("tel:+1")])
+    done = idle_store.replace(BOB, version, [binding("tel:+1")])
     waiting()
     restarted.crash()
     assert refusal(clock, lambda: done).status == 500

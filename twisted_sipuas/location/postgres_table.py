@@ -62,21 +62,21 @@ class Change(NamedTuple):
     new_version: UUID
     ends_at: float
     """When the row is of no more use."""
-    columns: list[list[object]]
-    """The fields of the bindings, each a list with the values of all."""
+    columns: list[str]
+    """The fields of the bindings, for each the literal of an array with the values of all."""
 
     @classmethod
     def of(cls, address_of_record: str, version: UUID | None, bindings: Iterable[Binding], now: float) -> Change:
         """Return the change to *bindings*; raises `UnicodeEncodeError` for text that no received octets make."""
         rows = [row_of(binding) for binding in bindings]
-        columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in COLUMNS]
+        columns = [_array(values) for values in zip(*rows, strict=True)] or ["{}"] * len(COLUMNS)
         ends_at = max((row[1] for row in rows), default=now + _REMOVAL_TIME)
         return cls(octets(address_of_record), version, uuid4(), ends_at, columns)
 
     @property
     def is_to_nothing(self) -> bool:
         """Whether there are to be no bindings."""
-        return not self.columns[0]
+        return self.columns[0] == "{}"
 
 
 class PostgresBindingTable:
@@ -176,3 +176,14 @@ class PostgresBindingTable:
     def sweep(self, connection: PostgresConnection, now: float, at_most: int) -> int:
         """Delete rows whose bindings have all expired, *at_most* so many; return how many there were."""
         return 0 if connection.is_standby else connection.change(self._delete, [now, at_most])
+
+
+def _array(values: Iterable[object]) -> str:
+    """Return the literal of the array of *values*: what the driver makes of lists takes it longer than all the rest."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: object) -> str:
+    if isinstance(value, bytes):
+        return f'"\\\\x{value.hex()}"'  # the backslash of a bytea in hexadecimal, escaped within quotes
+    return "NULL" if value is None else repr(value)
