@@ -205,7 +205,7 @@ def test_down_and_back(make_pool, clock, database, log):
         clock.advance(1)
         clock.run_call()
     assert clock.result(pool.run(give(1))) == 1
-    assert log == ["test cannot be used: down", "test can be reached again"]
+    assert log == ["test cannot be used: down", "test answers again"]
 
 
 def test_too_few_places(make_pool, clock, database):

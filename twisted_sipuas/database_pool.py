@@ -255,7 +255,7 @@ class DatabasePool(Service, Generic[_Connection]):
         """A thread has a connection."""
         if self._fault is not None:
             self._fault = None
-            _log.info("{what} can be reached again", what=self.description)
+            _log.info("{what} answers again", what=self.description)
 
     def unreachable(self, reason: str) -> None:
         """A thread could not connect."""

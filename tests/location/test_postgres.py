@@ -373,7 +373,7 @@ def test_down_at_start(make_store, clock, restarted, put, binding, log, until):
     (line,) = [line for line in log if "cannot be used" in line]
     assert "Connection refused" in line
     restarted.start()
-    until(lambda: any("can be reached again" in line for line in log))
+    until(lambda: any("answers again" in line for line in log))
     assert put(store, BOB, binding()) is True
 
 
@@ -388,7 +388,7 @@ def test_restart_in_mid_life(idle_store, clock, restarted, put, binding, log, un
         with pytest.raises(UnavailableError):
             look_up(idle_store)  # which does not even return a Deferred
     restarted.start()
-    until(lambda: any("can be reached again" in line for line in log))
+    until(lambda: any("answers again" in line for line in log))
     assert clock.result(idle_store.bindings(BOB))[0] == (kept,)
     assert len([line for line in log if line.startswith("postgres:")]) == 2
 
