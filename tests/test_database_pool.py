@@ -203,7 +203,7 @@ def test_down_and_back(make_pool, clock, database, log):
     while pool.is_down:
         assert time.monotonic() < deadline
         clock.advance(1)
-        clock.run_call()
+        clock.take_from_thread()
     assert clock.result(pool.run(give(1))) == 1
     assert log == ["test cannot be used: down", "test answers again"]
 

@@ -58,7 +58,7 @@ class SIPService(Service):
     *advertise*, ``HOST`` or ``HOST:PORT``, is what others are to be told of a listener that does not say itself.
     *trust* names networks whose hosts may have responses sent to others, as 18.2.2 lets anybody. *tls_client_ca* is a
     PEM file of certificates; who connects by ``ssl:`` must show one that these signed. *resolver* answers DNS queries,
-    by default the system's. *trace* is called with each request, the response to it (None for an ACK) and the flow, as
+    by default the system's. *trace* is called with each request, the response to it (None for silence) and the flow, as
     the response is sent for the first time.
 
     Sockets are bound in `privilegedStartService`, so that a port below 1024 can be had before privileges are dropped;
@@ -242,8 +242,10 @@ class SIPService(Service):
             self._hurry.callback(None)
 
     def reload(self) -> None:
-        """Read again what may have changed on disk: the certificates of ``ssl:`` listeners."""
+        """Read again what may have changed on disk: certificates of ``ssl:`` listeners, and what stores can reload."""
         self._listeners.reload()
+        for service in self._services():
+            getattr(service, "reload", lambda: None)()
 
     def _stopped(self, result: Any) -> None:
         stopping, self._stopping = self._stopping, []

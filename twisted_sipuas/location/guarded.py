@@ -211,9 +211,13 @@ class GuardedLocationService(Service):
             breaker.succeeded()
         else:
             self._counters["failures"] += 1
-            breaker.failed()
+            if isinstance(error, UnavailableError) and error.status == 500:
+                breaker.succeeded()  # it answers, if wrongly, and to others perhaps rightly
+            else:
+                breaker.failed()
         if breaker.is_open and not was_open:
-            _log.error("{what} fails and is left alone for a while: {error}", what=self.description, error=error)
+            why = f"{error} ({error.rule})" if isinstance(error, UnavailableError) and error.rule else error
+            _log.error("{what} fails and is left alone for a while: {why}", what=self.description, why=why)
         elif was_open and not breaker.is_open:
             _log.info("{what} answers again", what=self.description)
 
@@ -230,6 +234,10 @@ class GuardedLocationService(Service):
         if isinstance(refusal, SIPError) and not isinstance(refusal, UnavailableError):
             self._keep(text, SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule))
         return failure
+
+    def reload(self) -> None:
+        """Have the service reload, if it can; what was answered before is still kept for its time."""
+        getattr(self.service, "reload", lambda: None)()
 
     # IService
 

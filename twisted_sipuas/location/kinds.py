@@ -32,13 +32,14 @@ class LocationKind:
 
     def make(self, argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
         """See `ILocationServicePlugin`."""
-        hint = f": pip install '{self.needs}'" if self.needs else ""
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
+            hint = f": pip install '{self.needs}'" if self.needs else ""
             raise ValueError(f"{self.kind} needs the module {error.name}, which is not installed{hint}") from None
-        except ImportError as error:  # the module is there, but not the library of the system that it calls
-            raise ValueError(f"{self.kind} cannot be used: {str(error).splitlines()[0]}{hint}") from None
+        except Exception as error:  # of others' code, at the command line of who cannot mend it
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{self.kind} cannot be used, as {self.module} fails: {text}") from error
         made: ILocationService = module.make(argument, options, reactor)
         return made
 
@@ -47,12 +48,39 @@ _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
     LocationKind(
+        "enum",
+        "enum:SUFFIX[@ADDRESS[:PORT],...] redirects telephone numbers by the NAPTR records below a domain such as "
+        "e164.arpa (RFC 6116); it asks the system's name servers, or those behind the @.",
+        "twisted_sipuas.location.enum",
+    ),
+    LocationKind(
+        "http",
+        "http:URL asks an HTTP server of yours, in JSON. Options: headers=NAME+NAME, header fields of the request to "
+        "tell it of; token=FILE, with a bearer token; ca=FILE, PEM, whose certificates to trust rather than the "
+        "system's; connections=N, at a time (50). A URL with a password in it belongs into a file: http:@FILE.",
+        "twisted_sipuas.location.http",
+    ),
+    LocationKind(
         "postgres",
         "postgres:DSN keeps bindings in a PostgreSQL database that several servers share; DSN is a connection string "
         "of libpq, such as 'host=db.example dbname=sip user=sip' or postgresql://sip@db.example/sip. Options: "
-        "table=[SCHEMA.]NAME, which is made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
+        "table=[SCHEMA.]NAME, made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
         "twisted_sipuas.location.postgres",
-        needs="twisted-sipuas[postgres]",
+        "twisted-sipuas[postgres]",
+    ),
+    LocationKind(
+        "redis",
+        "redis:HOST[:PORT], or redis:redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or with rediss:// for TLS, keeps "
+        "bindings in a Redis that several servers share. Options: db=NUMBER, the database (0); prefix=NAME, what "
+        "the keys begin with, before a colon (sipuas); pool=NUMBER, connections (2); ca=FILE, for TLS, whom to trust.",
+        "twisted_sipuas.location.redis",
+        "twisted-sipuas[redis]",
+    ),
+    LocationKind(
+        "routes",
+        "routes:FILE answers by the routes in a TOML file: domain, number prefix, user or pattern, to targets or a "
+        "refusal. It is read again when it changes.",
+        "twisted_sipuas.location.routes",
     ),
 )
 
