@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.postgres_process import PostgresProcess
 from tests.redis_process import RedisProcess
 
 
@@ -23,6 +24,9 @@ class SharedStore(Protocol):
     def start(self) -> None:
         """Bring it back where it was, and wait until it answers."""
 
+    def remove(self) -> None:
+        """End it, and leave nothing behind."""
+
 
 class SharedRedis:
     """A Redis, see `SharedStore`."""
@@ -31,16 +35,27 @@ class SharedRedis:
         self._redis = RedisProcess(directory)
         self.text = f"redis:127.0.0.1:{self._redis.port}"
         self.start = self._redis.start
-        self.stop = self._redis.kill
+        self.stop = self.remove = self._redis.kill
 
 
-@pytest.fixture(params=[SharedRedis])
+class SharedPostgres:
+    """A PostgreSQL, see `SharedStore`; it has a directory of its own, for it is not root's."""
+
+    def __init__(self, directory: Path) -> None:
+        self._postgres = PostgresProcess()
+        self.text = f"postgres:{self._postgres.dsn()}"
+        self.start = self._postgres.start
+        self.stop = self._postgres.crash
+        self.remove = self._postgres.remove
+
+
+@pytest.fixture(params=[SharedPostgres, SharedRedis])
 def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedStore]:
     """Return a store of each kind, running; it is stopped after the test, and after the servers that use it."""
     store: SharedStore = request.param(tmp_path / "store")
     store.start()
     yield store
-    store.stop()
+    store.remove()
 
 
 @pytest.fixture

@@ -61,6 +61,14 @@ _BUILT_IN = (
         "twisted_sipuas.location.http",
     ),
     LocationKind(
+        "postgres",
+        "postgres:DSN keeps bindings in a PostgreSQL database that several servers share; DSN is a connection string "
+        "of libpq, such as 'host=db.example dbname=sip user=sip' or postgresql://sip@db.example/sip. Options: "
+        "table=[SCHEMA.]NAME, made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
+        "twisted_sipuas.location.postgres",
+        "twisted-sipuas[postgres]",
+    ),
+    LocationKind(
         "redis",
         "redis:HOST[:PORT], or redis:redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or with rediss:// for TLS, keeps "
         "bindings in a Redis that several servers share. Options: db=NUMBER, the database (0); prefix=NAME, what "
