@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["call", "waited_for"]
+__all__ = ["after", "call", "waited_for"]
 
 
 def waited_for(result: object) -> Deferred[Any] | None:
@@ -20,6 +20,13 @@ def waited_for(result: object) -> Deferred[Any] | None:
     if isinstance(result, CoroutineType):
         return Deferred.fromCoroutine(result)
     return None
+
+
+async def after(pending: Deferred[Any], go_on: Callable[[Any], object]) -> object:
+    """Return what *go_on* makes of the result of *pending*, or what that is a `Deferred` or coroutine of."""
+    answer = go_on(await pending)
+    later = waited_for(answer)
+    return answer if later is None else await later
 
 
 def call(

@@ -1,0 +1,23 @@
+"""Where is a file that an operator names?"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["check_path", "full_path"]
+
+
+def check_path(path: str) -> str:
+    """Return *path*; raises `ValueError` if no file can have it."""
+    if not path or "\0" in path:
+        raise ValueError("expected the name of a file, without NUL")
+    return path
+
+
+def full_path(path: str) -> str:
+    """Return *path* from ``$STATE_DIRECTORY`` if that is set, as systemd does, else from the directory current now.
+
+    A link is not followed: it may lead elsewhere later.
+    """
+    directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.getcwd()
+    return os.path.join(directory, path)
