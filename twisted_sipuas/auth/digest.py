@@ -108,6 +108,8 @@ class Digest:
             qop = qop.lower()
             if not cnonce or _NONCE_COUNT.fullmatch(nc) is None or int(nc, 16) == 0:
                 raise ValueError("a qop without cnonce and nc")
+        elif algorithm.is_session and not cnonce:
+            raise ValueError("a session without cnonce")
         return cls(octets(username), realm, nonce, uri, response, algorithm, qop, nc, cnonce)
 
     @property

@@ -71,6 +71,8 @@ class SQLiteSubscribers(Service):
             self._refused += 1
             raise UnavailableError(rule="max_pending")
         whose = subscription_of(credentials)
+        if whose is None:
+            raise UnauthorizedLogin
         reading = self._reader.submit(self._select, table.select, (whose.username, whose.domain))
         answer: Deferred[Any] = Deferred(lambda _: _cancel(reading))
         self._pending += 1

@@ -28,9 +28,14 @@ class Subscription(NamedTuple):
         return f"{self.username}@{self.domain}"
 
 
-def subscription_of(credentials: DigestCredentials) -> Subscription:
-    """Return whose row to look for: without a domain in the username, its domain is the realm."""
-    text = credentials.username.decode("utf-8", "surrogateescape")
+def subscription_of(credentials: DigestCredentials) -> Subscription | None:
+    """Return whose row to look for: without a domain in the username, its domain is the realm. None if it is no text."""
+    try:
+        text = credentials.username.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if "\0" in text:
+        return None
     username, at, domain = text.rpartition("@")
     return Subscription(username, domain.lower(), True) if at else Subscription(text, credentials.realm, False)
 
