@@ -306,16 +306,20 @@ class Options(AuthenticationOptions):
         return user
 
     def _authenticate(self, user: Any) -> None:
-        """Give *user* what --auth says; its registrar is asked only where REGISTER is to be."""
+        """Give *user* the authenticator of --auth, and its registrar too where REGISTER is to be asked about."""
         if self.authenticator is None:
             return
-        if not hasattr(user, "authenticator"):
-            raise usage.UsageError(f"--auth: {type(user).__qualname__} takes no authenticator: expected one that does")
+        for option, attribute in (("auth", "authenticator"), ("auth-methods", "authenticated_methods")):
+            if not hasattr(user, attribute) and self[option]:
+                raise usage.UsageError(
+                    f"--{option}: {type(user).__qualname__} has no attribute {attribute}: expected a UserAgentServer"
+                )
         user.authenticator = self.authenticator
         if self.authenticated_methods is not None:
             user.authenticated_methods = self.authenticated_methods
-        if self.registrar is not None and self.authenticates("REGISTER"):
-            self.registrar.authenticator = self.authenticator
+        registrar = getattr(user, "registrar", None)
+        if registrar is not None and self.authenticates("REGISTER"):
+            registrar.authenticator = self.authenticator
 
     def _answer(self) -> int:
         """Return the status of --answer."""

@@ -29,7 +29,7 @@ class Subscription(NamedTuple):
 
 
 def subscription_of(credentials: DigestCredentials) -> Subscription | None:
-    """Return whose row to look for: without a domain in the username, its domain is the realm. None if it is no text."""
+    """Return whose row to look for, or None if that is no text; a username without a domain is of the realm's."""
     try:
         text = credentials.username.decode("utf-8")
     except UnicodeDecodeError:
