@@ -75,6 +75,10 @@ class Served(UserAgentServer):
         super().__init__(**options)
         self.identities = []
 
+    @classmethod
+    def of(cls, authenticator, clock):
+        return cls(authenticator=authenticator)
+
     def handle_MESSAGE(self, request, transaction):
         self.identities.append(transaction.identity)
         return request.response(200)
@@ -85,13 +89,17 @@ class Served(UserAgentServer):
 
 
 class Client:
-    """Sends requests to a server that authenticates by *checker*; each in a transaction and with a CSeq of its own."""
+    """Sends requests to a server that authenticates by *checker*; each in a transaction and with a CSeq of its own.
 
-    def __init__(self, checker, *, server=None, transport="UDP", is_stateless=False, **options):
+    *serve* makes the server of an authenticator and a clock.
+    """
+
+    def __init__(self, checker, serve=Served.of, *, transport="UDP", is_stateless=False, **options):
         self.clock = Clock()
         self.clock.advance(1_000_000)
+        options.setdefault("algorithms", ("SHA-256", "MD5"))
         self.authenticator = DigestAuthenticator([checker], REALM, **options)
-        self.server = server or Served(authenticator=self.authenticator)
+        self.server = serve(self.authenticator, self.clock)
         self.service = SIPService(self.clock, self.server, is_stateless=is_stateless)
         self.flow = RecordingFlow(transport)
         self.number = 0

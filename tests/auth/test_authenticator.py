@@ -9,7 +9,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
 
 from tests.auth.client import REALM, URI, Client, Served, authorization, is_stale, parameters
-from twisted_sipuas import DigestAuthenticator, SIPError, UserAgentServer
+from twisted_sipuas import DigestAuthenticator, SIPError
 from twisted_sipuas.auth.digest import ALGORITHMS, ha1
 from twisted_sipuas.testing import RecordingFlow
 
@@ -44,6 +44,12 @@ def test_challenges_strongest_first(checker):
     all_of_them = ("SHA-512-256", "SHA-256-sess", "MD5")
     asked = [parameters(challenge) for challenge in Client(checker, algorithms=all_of_them).challenges()]
     assert [challenge["algorithm"] for challenge in asked] == [*all_of_them]
+
+
+def test_md5_is_asked_for_by_default(checker):
+    """Unless others are asked for it is MD5 alone: clients in wide use give up at a challenge that they do not know."""
+    authenticator = DigestAuthenticator([checker], REALM)
+    assert [algorithm.name for algorithm in authenticator.algorithms] == ["MD5"]
 
 
 @pytest.mark.requirement("22-4", "22.4-2", "22-3")
@@ -101,6 +107,15 @@ def test_wrong_password(client):
     assert not is_stale(response)
     assert parameters(response.headers.get("WWW-Authenticate"))["nonce"] != parameters(challenge)["nonce"]
     assert client.counter("wrong") == 1
+
+
+def test_username_with_an_empty_domain(client):
+    """sipsak puts an ``@`` behind the username and nothing behind that: it is the same user, and no further guess."""
+    assert client.send(authorization(client.challenge(), username="alice@")).status == 200
+    assert client.server.identities == ["alice"]
+    for name in ("alice", "alice@", "alice", "alice@"):
+        client.send(authorization(client.challenge(), username=name, password="guess"))
+    assert client.counter("too_early") == 1
 
 
 def test_wrong_digest_raises_no_count(client):
@@ -510,7 +525,7 @@ def test_no_secret_is_told(client, checker):
 def test_ack(checker):
     """The ACK is taken without a word of who sent it, with the INVITE's credentials or without (22.1)."""
 
-    class Phone(UserAgentServer):
+    class Phone(Served):
         acknowledged = 0
 
         def handle_INVITE(self, request, transaction):
@@ -520,9 +535,7 @@ def test_ack(checker):
             self.acknowledged += 1
 
     for has_credentials in (True, False):
-        client = Client(checker, server=Phone())
-        client.server.authenticator = client.authenticator
-        client.authenticator.use_clock(client.clock)
+        client = Client(checker, Phone.of)
         digest = authorization(client.challenge(method="INVITE"), method="INVITE")
         accepted = client.send(digest, "INVITE")
         assert accepted.status == 200
@@ -542,9 +555,7 @@ def test_cancel(checker):
         def handle_INVITE(self, request, transaction):
             return Deferred()
 
-    client = Client(checker, server=Ringing())
-    client.server.authenticator = client.authenticator
-    client.authenticator.use_clock(client.clock)
+    client = Client(checker, Ringing.of)
     digest = authorization(client.challenge(method="INVITE"), method="INVITE")
     client.send(digest, "INVITE", branch="z9hG4bKx")
     client.send(method="CANCEL", branch="z9hG4bKx", number=client.number)
@@ -554,13 +565,11 @@ def test_cancel(checker):
 def test_requests_in_a_dialog(checker):
     """Requests in a dialog are not challenged: who made it was; one that names no dialog of ours is (22)."""
 
-    class Phone(UserAgentServer):
+    class Phone(Served):
         def handle_INVITE(self, request, transaction):
             return request.response(200)
 
-    client = Client(checker, server=Phone())
-    client.server.authenticator = client.authenticator
-    client.authenticator.use_clock(client.clock)
+    client = Client(checker, Phone.of)
     accepted = client.send(authorization(client.challenge(method="INVITE"), method="INVITE"), "INVITE")
     to = accepted.headers.get("To")
     client.send(method="ACK", number=client.number, to=to)
@@ -595,7 +604,7 @@ def test_authenticator_that_is_the_server(checker):
 
     server = Own()
     server.authenticator = server
-    client = Client(checker, server=server)
+    client = Client(checker, lambda authenticator, clock: server)
     assert client.send().status == 200
     assert client.send(method="INVITE").status == 401
     assert server.identities == ["somebody"]

@@ -30,7 +30,7 @@ class DigestCredentials:
     """Which hash `checkHash` takes: ``MD5``, ``SHA-256`` or ``SHA-512-256``."""
 
     def __init__(self, digest: Digest, method: str, body: bytes = b"", first_cnonce: str | None = None) -> None:
-        self.username = digest.username
+        self.username = digest.user
         self.realm = digest.realm
         self.hash_name = digest.algorithm.hash_name
         self.is_right = False
@@ -44,7 +44,7 @@ class DigestCredentials:
         """Whether the digest was made with *password*; see `IUsernameHashedPassword`."""
         if isinstance(password, str):
             password = octets(password)
-        return self.checkHash(ha1(self.hash_name, self.username, self.realm, password))
+        return self.checkHash(ha1(self.hash_name, self._digest.username, self.realm, password))
 
     def checkHash(self, digestHash: bytes | str) -> bool:
         """Whether the digest was made with the H(A1) *digestHash*, hexadecimal digits; see `IUsernameDigestHash`."""

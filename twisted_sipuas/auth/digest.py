@@ -113,6 +113,11 @@ class Digest:
         return cls(octets(username), realm, nonce, uri, response, algorithm, qop, nc, cnonce)
 
     @property
+    def user(self) -> bytes:
+        """Whose secret it is: the username, without an ``@`` that has nothing behind it, as sipsak has it."""
+        return self.username.removesuffix(b"@")
+
+    @property
     def count(self) -> int:
         """The nonce count; 0 for a client that does not count."""
         return 0 if self.qop is None else int(self.nc, 16)

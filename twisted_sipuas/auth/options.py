@@ -31,7 +31,12 @@ class AuthenticationOptions(usage.Options):
             "Methods that are asked for a digest, such as REGISTER,INVITE. [default: every one, but OPTIONS for the "
             "server itself, and but requests in a dialog]",
         ],
-        ["auth-algorithms", None, "SHA-256,MD5", "Digest algorithms in the order in which they are offered."],
+        [
+            "auth-algorithms",
+            None,
+            "MD5",
+            "Digest algorithms, the strongest first, such as SHA-256,MD5 if your clients know them (RFC 8760).",
+        ],
         ["auth-qop", None, "auth", "auth, auth-int, or auth,auth-int: whether digests cover the body."],
     ]
 
