@@ -190,7 +190,7 @@ def flood(client: Sender, number: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what memory is resident")
 def test_memory(make_server, tmp_path):
-    """INVITEs that nobody answers for leave nothing behind: not even an object each, the smallest has 16 octets (8.2.7)."""
+    """INVITEs that nobody answers for leave nothing behind, not even an object each, which has 16 octets (8.2.7)."""
     server = guarded(make_server, tmp_path)
     with sender("127.0.0.1", server.port) as client:
         flood(client, 5_000)  # what Python sets aside for itself
