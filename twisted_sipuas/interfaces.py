@@ -191,8 +191,9 @@ class ILocationService(Interface):
 
         A `Redirection`, or None to ask the next service, or a `Deferred` or coroutine of either. Raising `SIPError` is
         the answer to the request. `UnavailableError`, which is one, says that the service cannot tell now, and any
-        other failure answers 500; after these two the next service is asked only if the operator wants that. The
-        `Deferred` is cancelled when nobody waits for the answer any longer.
+        other failure answers 500; after these two the next service is asked only if the operator wants that. A service
+        that knows by itself that it is down raises the former at once, not by way of a `Deferred`, and is asked again
+        the next time. The `Deferred` is cancelled when nobody waits for the answer any longer.
         """
 
 

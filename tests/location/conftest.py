@@ -24,6 +24,11 @@ class ThreadedClock(Clock):
     def callFromThread(self, function, *arguments):
         self._calls.put((function, arguments))
 
+    def run_call(self):
+        """Run one call that a thread has handed in, waiting for it if need be."""
+        function, arguments = self._calls.get(timeout=5)
+        function(*arguments)
+
     def result(self, value):
         """Return *value*, or what it is a Deferred of, waiting for threads if need be."""
         if not isinstance(value, Deferred):
@@ -31,8 +36,7 @@ class ThreadedClock(Clock):
         results = []
         value.addBoth(results.append)
         while not results:
-            function, arguments = self._calls.get(timeout=5)
-            function(*arguments)
+            self.run_call()
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
         return results[0]

@@ -52,6 +52,15 @@ def test_mistakes(clock, text, said):
     assert str(raised.value) == said
 
 
+@pytest.mark.parametrize("text", ["ldap:ldap://u:secret@h", "sqlite,a=1:x?password=secret", "memory:u:secret@h"])
+def test_no_secret_is_told(clock, text):
+    """What may be a password is not in the text of a mistake."""
+    with pytest.raises(ValueError) as raised:
+        location_service(text, clock)
+    assert "secret" not in str(raised.value)
+    assert str(raised.value).startswith(f"'{text.partition(':')[0]}:...'")
+
+
 @pytest.mark.parametrize("text", ["", "memory", "ldap:x", "Memory:"])
 def test_unknown(clock, text):
     """A kind that there is not is a ValueError that names those that there are."""

@@ -98,7 +98,8 @@ class GuardedLocationService(Service):
     A look-up that takes longer than *lookup_timeout* seconds is cancelled and fails with `UnavailableError` 504. With
     *cache*, the answer for a Request-URI, a refusal or nothing too, is given again for so many seconds, whatever else
     the request says; `max_cached` are kept, and an ``expires`` that has run down is told as it is. A service that has
-    failed too often in a row is not asked for a while: then a look-up fails with 503 at once.
+    failed too often in a row is not asked for a while: then a look-up fails with 503 at once. That does not count an
+    `UnavailableError` raised at once, not by way of a `Deferred`: a service that knows that it is down is not spared.
 
     It is started and stopped with *service*, where that is a service.
     """
@@ -169,6 +170,12 @@ class GuardedLocationService(Service):
             raise UnavailableError(rule="circuit breaker")
         try:
             found = function(*arguments)
+        except UnavailableError:
+            # It knows itself that it is down, and nobody waited for that: there is nothing to spare, and to leave it
+            # alone would only keep it away when it is back.
+            self._counters["failures"] += 1
+            self._breaker.given_up()
+            raise
         except Exception as error:
             self._note(error)
             raise

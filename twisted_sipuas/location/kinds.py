@@ -13,7 +13,7 @@ from zope.interface import implementer
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
 
-__all__ = ["LocationKind", "location_kinds", "location_service"]
+__all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
 
 
 @implementer(ILocationServicePlugin)
@@ -32,11 +32,13 @@ class LocationKind:
 
     def make(self, argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
         """See `ILocationServicePlugin`."""
+        hint = f": pip install '{self.needs}'" if self.needs else ""
         try:
             module = importlib.import_module(self.module)
         except ModuleNotFoundError as error:
-            hint = f": pip install '{self.needs}'" if self.needs else ""
             raise ValueError(f"{self.kind} needs the module {error.name}, which is not installed{hint}") from None
+        except ImportError as error:  # the module is there, but not the library of the system that it calls
+            raise ValueError(f"{self.kind} cannot be used: {str(error).splitlines()[0]}{hint}") from None
         made: ILocationService = module.make(argument, options, reactor)
         return made
 
@@ -44,6 +46,14 @@ class LocationKind:
 _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+    LocationKind(
+        "postgres",
+        "postgres:DSN keeps bindings in a PostgreSQL database that several servers share; DSN is a connection string "
+        "of libpq, such as 'host=db.example dbname=sip user=sip' or postgresql://sip@db.example/sip. Options: "
+        "table=[SCHEMA.]NAME, which is made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
+        "twisted_sipuas.location.postgres",
+        needs="twisted-sipuas[postgres]",
+    ),
 )
 
 
@@ -68,7 +78,7 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
     kind = _kind(name) if colon else None
     if kind is None:
         known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
-        raise ValueError(f"{text!r} is no location service: expected one of {known}")
+        raise ValueError(f"{without_secrets(text)!r} is no location service: expected one of {known}")
     try:
         options = _options(settings)
         timeout = _seconds(options, "timeout")
@@ -77,10 +87,20 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
         if options:
             raise ValueError(f"{next(iter(options))!r} is no option of {name}")
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        raise ValueError(f"{without_secrets(text)!r}: {error}") from None
     if timeout is None and cache is None and getattr(service, "lookup_timeout", None) is not None:
         return service  # it answers at once, or sees to its time itself
     return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=cache or 0)
+
+
+def without_secrets(text: str) -> str:
+    """Return *text*, of a location service, as it may be shown: without a REST that could hold a password or a key.
+
+    Those of URLs have an ``@`` before the host or a ``=`` in the query, and DSNs have one of them too.
+    """
+    head, colon, rest = text.partition(":")
+    is_clean = rest.startswith("@") or not {"@", "="} & set(rest)
+    return text if is_clean else f"{head}{colon}..."
 
 
 def _kind(name: str) -> ILocationServicePlugin | None:
