@@ -6,7 +6,7 @@ import pytest
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from tests.auth.client import REALM, Client, authorization
-from twisted_sipuas.auth import PasswordFile, SQLiteSubscribers, credentials_checker
+from twisted_sipuas.auth import PasswordFile, Subscribers, credentials_checker
 from twisted_sipuas.auth.checkers import checker_forms
 
 
@@ -14,7 +14,7 @@ from twisted_sipuas.auth.checkers import checker_forms
     ("text", "kind"),
     [
         ("file:users", PasswordFile),
-        ("subscriber:sqlite:kamailio.sqlite", SQLiteSubscribers),
+        ("subscriber:sqlite:kamailio.sqlite", Subscribers),
         ("memory:alice:secret", InMemoryUsernamePasswordDatabaseDontUse),
     ],
 )
@@ -40,7 +40,9 @@ def test_plugin():
         ("unix", "unix: it can give neither a password nor a hash, which digests need"),
         ("anonymous", "anonymous: it can give neither"),
         ("file:", "file: expected the name of a file"),
-        ("subscriber:mysql:secret", "subscriber: expected subscriber:sqlite:FILE"),
+        ("subscriber:mysql:secret", "subscriber: expected subscriber:sqlite:FILE or subscriber:postgres:DSN"),
+        ("subscriber:postgres:secret", "subscriber: expected a connection string of libpq"),
+        ("subscriber:postgres:@nowhere", "subscriber: cannot read nowhere: No such file or directory"),
         ("", "no such checker"),
     ],
 )

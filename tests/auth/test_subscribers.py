@@ -7,72 +7,130 @@ import sqlite3
 import pytest
 import pytest_twisted
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import DeferredList, maybeDeferred
 
 from tests.auth.client import REALM
 from tests.auth.test_password_file import Question
+from tests.postgres_process import PostgresProcess
 from twisted_sipuas import StartError, UnavailableError
-from twisted_sipuas.auth import SQLiteSubscribers
+from twisted_sipuas.auth import Subscribers
+from twisted_sipuas.auth.databases import SQLiteSubscriberDatabase, postgres_subscriber_database
 from twisted_sipuas.auth.digest import HASHES, ha1
 
-# As their own schemas have it; kamailio 5.6 and OpenSIPS 3.4.
-KAMAILIO = """CREATE TABLE subscriber (id INTEGER PRIMARY KEY NOT NULL, username VARCHAR(64) DEFAULT '' NOT NULL,
-    domain VARCHAR(64) DEFAULT '' NOT NULL, password VARCHAR(64) DEFAULT '' NOT NULL, ha1 VARCHAR(128) DEFAULT '' NOT
-    NULL, ha1b VARCHAR(128) DEFAULT '' NOT NULL, CONSTRAINT subscriber_account_idx UNIQUE (username, domain))"""
-OPENSIPS = """CREATE TABLE subscriber (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-    username CHAR(64) DEFAULT '' NOT NULL, domain CHAR(64) DEFAULT '' NOT NULL,
-    password CHAR(25) DEFAULT '' NOT NULL, ha1 CHAR(64) DEFAULT '' NOT NULL,
+# As their own schemas have it: kamailio 5.6 and OpenSIPS 3.4, each for both databases.
+KAMAILIO = """CREATE TABLE subscriber (id {key}, username VARCHAR(64) DEFAULT '' NOT NULL,
+    domain VARCHAR(64) DEFAULT '' NOT NULL, password VARCHAR(64) DEFAULT '' NOT NULL,
+    ha1 VARCHAR(128) DEFAULT '' NOT NULL, ha1b VARCHAR(128) DEFAULT '' NOT NULL,
+    CONSTRAINT subscriber_account_idx UNIQUE (username, domain))"""
+OPENSIPS = """CREATE TABLE subscriber (id {key}, username CHAR(64) DEFAULT '' NOT NULL,
+    domain CHAR(64) DEFAULT '' NOT NULL, password CHAR(25) DEFAULT '' NOT NULL, ha1 CHAR(64) DEFAULT '' NOT NULL,
     ha1_sha256 CHAR(64) DEFAULT '' NOT NULL, ha1_sha512t256 CHAR(64) DEFAULT '' NOT NULL,
     CONSTRAINT ORIG_subscriber_account_idx UNIQUE (username, domain))"""
 
 
 class Table:
-    """A subscriber table in a file, made by *schema*; `open` starts a checker of it, which the test stops."""
+    """A subscriber table; `open` starts a checker of it, which `close` stops."""
 
-    def __init__(self, path, schema):
-        self.path = path
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.execute(schema)
+    def __init__(self, schema):
+        self.schema = schema
         self.checker = None
 
     def add(self, username, domain=REALM, **columns):
         columns = {"username": username, "domain": domain, **columns}
-        places = ", ".join("?" * len(columns))
-        self.connection.execute(
-            f"INSERT INTO subscriber ({', '.join(columns)}) VALUES ({places})", tuple(columns.values())
-        )
+        values = ", ".join(f"'{value}'" for value in columns.values())
+        self.execute(f"INSERT INTO subscriber ({', '.join(columns)}) VALUES ({values})")
 
-    def open(self, **options):
+    def start(self, database, **options):
         from twisted.internet import reactor
 
-        self.checker = SQLiteSubscribers(str(self.path), reactor, **options)
+        self.checker = Subscribers(database, reactor, **options)
         self.checker.startService()
         return self.checker
 
+    def close(self):
+        if self.checker is not None:
+            pytest_twisted.blockon(self.checker.stopService())
+
+
+class SQLiteTable(Table):
+    """One in a SQLite file."""
+
+    def __init__(self, schema, path):
+        super().__init__(schema)
+        self.path = path
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self.execute(schema.format(key="INTEGER PRIMARY KEY NOT NULL"))
+
+    def execute(self, statement):
+        self._connection.execute(statement)
+
+    def open(self, **options):
+        return self.start(SQLiteSubscriberDatabase(str(self.path)), **options)
+
+    def close(self):
+        super().close()
+        self._connection.close()
+
+
+class PostgresTable(Table):
+    """One in PostgreSQL."""
+
+    def __init__(self, schema, process):
+        super().__init__(schema)
+        self.process = process
+        self.execute("DROP TABLE IF EXISTS subscriber, gone")
+        self.execute(schema.format(key="SERIAL PRIMARY KEY NOT NULL"))
+
+    def execute(self, statement):
+        self.process.ask(statement)
+
+    def open(self, **options):
+        return self.start(postgres_subscriber_database(self.process.dsn()), **options)
+
+
+@pytest.fixture(scope="module")
+def process():
+    running = PostgresProcess()
+    running.start()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def make_table(request, tmp_path):
+    """Return what makes a table of a schema in the database that the test is for."""
+    made = []
+
+    def make(schema):
+        if request.param == "sqlite":
+            made.append(SQLiteTable(schema, tmp_path / "subscribers.sqlite"))
+        else:
+            made.append(PostgresTable(schema, request.getfixturevalue("process")))
+        return made[-1]
+
+    yield make
+    for table in made:
+        table.close()
+
 
 @pytest.fixture(params=[KAMAILIO, OPENSIPS], ids=["kamailio", "OpenSIPS"])
-def table(request, tmp_path):
-    made = Table(tmp_path / "subscribers.sqlite", request.param)
-    yield made
-    if made.checker is not None:
-        pytest_twisted.blockon(made.checker.stopService())
-    made.connection.close()
+def table(request, make_table):
+    return make_table(request.param)
 
 
-@pytest.fixture
-def opensips(tmp_path):
-    made = Table(tmp_path / "subscribers.sqlite", OPENSIPS)
-    yield made
-    if made.checker is not None:
-        pytest_twisted.blockon(made.checker.stopService())
-    made.connection.close()
+async def opened(table, **options):
+    """Return a checker that has looked at *table*."""
+    checker = table.open(**options)
+    with pytest.raises(UnauthorizedLogin):
+        await checker.requestAvatarId(Question("nobody", "secret"))
+    return checker
 
 
 @pytest_twisted.ensureDeferred
 async def test_password(table):
     """A clear password serves for every hash; who that is has the domain in its name."""
     table.add("alice", password="secret")
-    checker = table.open()
+    checker = await opened(table)
     assert checker.hashes == set(HASHES)
     for hash_name in HASHES:
         assert await checker.requestAvatarId(Question("alice", "secret", hash_name)) == f"alice@{REALM}"
@@ -85,7 +143,7 @@ async def test_password(table):
 async def test_ha1(table):
     """Where passwords are not kept, ha1 serves, for MD5 alone."""
     table.add("alice", ha1=ha1("MD5", b"alice", REALM, b"secret"))
-    checker = table.open()
+    checker = await opened(table)
     assert checker.hashes == {"MD5"}
     assert await checker.requestAvatarId(Question("alice", "secret", "MD5")) == f"alice@{REALM}"
     with pytest.raises(UnauthorizedLogin):
@@ -93,14 +151,15 @@ async def test_ha1(table):
 
 
 @pytest_twisted.ensureDeferred
-async def test_further_hashes(opensips):
+async def test_further_hashes(make_table):
     """OpenSIPS has columns for the hashes of RFC 8760."""
+    opensips = make_table(OPENSIPS)
     opensips.add(
         "alice",
         ha1_sha256=ha1("SHA-256", b"alice", REALM, b"secret"),
         ha1_sha512t256=ha1("SHA-512-256", b"alice", REALM, b"secret"),
     )
-    checker = opensips.open()
+    checker = await opened(opensips)
     assert checker.hashes == {"SHA-256", "SHA-512-256"}
     for hash_name in checker.hashes:
         assert await checker.requestAvatarId(Question("alice", "secret", hash_name)) == f"alice@{REALM}"
@@ -109,13 +168,12 @@ async def test_further_hashes(opensips):
 @pytest_twisted.ensureDeferred
 async def test_username_with_a_domain(table):
     """A username may have a domain: then that is the row's, and ha1b is the hash, where there is one."""
-    columns = [row[1] for row in table.connection.execute("PRAGMA table_info(subscriber)")]
     digits = ha1("MD5", b"bob@example.org", REALM, b"secret")
-    if "ha1b" in columns:
+    if table.schema is KAMAILIO:
         table.add("bob", "example.org", ha1="0" * 32, ha1b=digits)
     else:
         table.add("bob", "example.org", ha1=digits, password="secret")
-    checker = table.open()
+    checker = await opened(table)
     assert await checker.requestAvatarId(Question("bob@example.org", "secret", "MD5")) == "bob@example.org"
     with pytest.raises(UnauthorizedLogin):
         await checker.requestAvatarId(Question("bob", "secret", "MD5"))
@@ -126,7 +184,7 @@ async def test_users_of_one_name(table):
     """Users of one name in several domains are several people."""
     table.add("alice", REALM, password="secret")
     table.add("alice", "example.org", password="other")
-    checker = table.open()
+    checker = await opened(table)
     assert await checker.requestAvatarId(Question("alice", "secret")) == f"alice@{REALM}"
     assert await checker.requestAvatarId(Question("alice@EXAMPLE.org", "other")) == "alice@example.org"
     with pytest.raises(UnauthorizedLogin):
@@ -136,7 +194,7 @@ async def test_users_of_one_name(table):
 @pytest_twisted.ensureDeferred
 async def test_change(table):
     """What another program writes counts from the next look-up on."""
-    checker = table.open()
+    checker = await opened(table)
     with pytest.raises(UnauthorizedLogin):
         await checker.requestAvatarId(Question("alice", "secret"))
     table.add("alice", password="secret")
@@ -147,7 +205,7 @@ async def test_change(table):
 async def test_statement_is_not_to_be_injected(table):
     """A name is a value, whatever is in it."""
     table.add("alice", password="secret")
-    checker = table.open()
+    checker = await opened(table)
     for name in ("' OR '1'='1", "alice'--", '"', "\\"):
         with pytest.raises(UnauthorizedLogin):
             await checker.requestAvatarId(Question(name, "secret"))
@@ -158,7 +216,7 @@ async def test_name_that_is_no_text(table):
     """Octets that are no UTF-8 name nobody, and break nothing."""
     question = Question("alice", "secret")
     question.username = b"\xff"
-    checker = table.open()
+    checker = await opened(table)
     with pytest.raises(UnauthorizedLogin):
         await checker.requestAvatarId(question)
 
@@ -167,31 +225,47 @@ async def test_name_that_is_no_text(table):
 async def test_table_that_cannot_be_read(table):
     """While the table cannot be read, the answer is 503, and it is no wrong password."""
     table.add("alice", password="secret")
-    checker = table.open()
-    table.connection.execute("ALTER TABLE subscriber RENAME TO gone")
+    checker = await opened(table)
+    table.execute("ALTER TABLE subscriber RENAME TO gone")
     for _ in range(2):
         with pytest.raises(UnavailableError) as raised:
             await checker.requestAvatarId(Question("alice", "secret"))
         assert raised.value.status == 503
-    table.connection.execute("ALTER TABLE gone RENAME TO subscriber")
+    table.execute("ALTER TABLE gone RENAME TO subscriber")
     assert await checker.requestAvatarId(Question("alice", "secret")) == f"alice@{REALM}"
 
 
 @pytest_twisted.ensureDeferred
 async def test_bound(table):
-    """Past the bound look-ups fail at once, and are counted; a cancelled one makes room once the thread knows."""
-    checker = table.open(max_pending=1)
-    waiting = checker.requestAvatarId(Question("alice", "secret"))
-    with pytest.raises(UnavailableError):
-        checker.requestAvatarId(Question("alice", "secret"))
-    assert checker.counters == {"pending": 1, "refused": 1}
-    waiting.cancel()
-    with pytest.raises(CancelledError):
-        await waiting
-    while checker.counters["pending"]:
-        await wait()
-    with pytest.raises(UnauthorizedLogin):
-        await checker.requestAvatarId(Question("alice", "secret"))
+    """Past the bound look-ups fail at once, and are counted."""
+    checker = await opened(table, max_pending=5)
+    waiting = [maybeDeferred(checker.requestAvatarId, Question("alice", "secret")) for _ in range(100)]
+    reasons = [type(failure.value) for _, failure in await DeferredList(waiting, consumeErrors=True)]
+    assert set(reasons) == {UnauthorizedLogin, UnavailableError}
+    assert checker.counters["refused"] == reasons.count(UnavailableError)
+
+
+@pytest_twisted.ensureDeferred
+async def test_postgres_that_is_down(process):
+    """A database on another machine may be away at the start and later: meanwhile 503, and then it serves."""
+    table = PostgresTable(KAMAILIO, process)
+    table.add("alice", password="secret")
+    process.stop()
+    try:
+        checker = table.open()
+        assert checker.hashes == set(HASHES)
+        with pytest.raises(UnavailableError):
+            await checker.requestAvatarId(Question("alice", "secret"))
+    finally:
+        process.start()
+    answer = None
+    while answer is None:
+        try:
+            answer = await checker.requestAvatarId(Question("alice", "secret"))
+        except UnavailableError:
+            await wait()
+    assert answer == f"alice@{REALM}"
+    await checker.stopService()
 
 
 def wait():
@@ -204,7 +278,7 @@ def wait():
 def test_not_running():
     """Before it is started, and after it is stopped, the answer is 503."""
     with pytest.raises(UnavailableError):
-        SQLiteSubscribers("x", None).requestAvatarId(Question("alice", "secret"))
+        Subscribers(SQLiteSubscriberDatabase("x"), None).requestAvatarId(Question("alice", "secret"))
 
 
 @pytest.mark.parametrize(
@@ -223,9 +297,8 @@ def test_table_that_is_none(tmp_path, schema, said):
         connection = sqlite3.connect(path)
         connection.execute(schema)
         connection.close()
-    checker = SQLiteSubscribers(str(path), None)
+    checker = Subscribers(SQLiteSubscriberDatabase(str(path)), None)
     with pytest.raises(StartError, match=said) as raised:
         checker.startService()
     assert str(path) in str(raised.value)
-    assert checker.stopService() is None
     assert path.exists() == (schema is not None)

@@ -128,7 +128,7 @@ def test_checkers_in_order():
     """--auth may be given again and again."""
     authenticator = made("--auth", "file:users", *AUTH, "--auth", "subscriber:sqlite:s.sqlite").authenticator
     assert [type(checker).__name__ for checker in authenticator.checkers] == [
-        "PasswordFile", "InMemoryUsernamePasswordDatabaseDontUse", "SQLiteSubscribers",
+        "PasswordFile", "InMemoryUsernamePasswordDatabaseDontUse", "Subscribers",
     ]  # fmt: skip
 
 

@@ -4,12 +4,12 @@ from twisted_sipuas.auth.authenticator import DigestAuthenticator
 from twisted_sipuas.auth.checkers import credentials_checker
 from twisted_sipuas.auth.credentials import DigestCredentials
 from twisted_sipuas.auth.password_file import PasswordFile
-from twisted_sipuas.auth.sqlite_subscribers import SQLiteSubscribers
+from twisted_sipuas.auth.subscribers import Subscribers
 
 __all__ = [
     "DigestAuthenticator",
     "DigestCredentials",
     "PasswordFile",
-    "SQLiteSubscribers",
+    "Subscribers",
     "credentials_checker",
 ]

@@ -9,15 +9,17 @@ from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordD
 from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findCheckerFactory
 
 from twisted_sipuas.auth.credentials import checkable_hashes
+from twisted_sipuas.auth.databases import SQLiteSubscriberDatabase, postgres_subscriber_database
 from twisted_sipuas.auth.digest import octets
 from twisted_sipuas.auth.password_file import PasswordFile
-from twisted_sipuas.auth.sqlite_subscribers import SQLiteSubscribers
+from twisted_sipuas.auth.subscribers import Subscribers
 
 __all__ = ["checker_forms", "credentials_checker"]
 
 _OURS = {
     "file": "file:FILE has lines user:password, or user:realm:hash as htdigest writes them; it may change at any time.",
-    "subscriber": "subscriber:sqlite:FILE is the table subscriber of kamailio and OpenSIPS, in a SQLite file.",
+    "subscriber": "subscriber:sqlite:FILE, subscriber:postgres:DSN: the table subscriber of kamailio and OpenSIPS; "
+    "@FILE as DSN reads it from that file.",
 }
 
 
@@ -47,10 +49,12 @@ def credentials_checker(text: str, realm: str, reactor: Any) -> ICredentialsChec
 
 
 def _subscribers(argument: str, reactor: Any) -> ICredentialsChecker:
-    database, _, where = argument.partition(":")
-    if database != "sqlite":
-        raise ValueError("expected subscriber:sqlite:FILE")
-    return SQLiteSubscribers(where, reactor)
+    kind, _, where = argument.partition(":")
+    if kind == "sqlite":
+        return Subscribers(SQLiteSubscriberDatabase(where), reactor)
+    if kind == "postgres":
+        return Subscribers(postgres_subscriber_database(where), reactor)
+    raise ValueError("expected subscriber:sqlite:FILE or subscriber:postgres:DSN")
 
 
 def _from_plugin(kind: str, argument: str) -> ICredentialsChecker:

@@ -47,8 +47,8 @@ class AuthenticationOptions(usage.Options):
         self.authenticated_methods: frozenset[str] | None = None
 
     def opt_auth(self, checker: str) -> None:
-        """Who knows the passwords of users: file:FILE, subscriber:sqlite:FILE, or a twisted.cred checker. May be given
-        again and again; they are asked in order.
+        """Who knows the passwords of users: file:FILE, subscriber:sqlite:FILE, subscriber:postgres:DSN, or a
+        twisted.cred checker. May be given again and again; they are asked in order.
         [default: nobody is asked for a password]"""
         self["auth"].append(checker)
 

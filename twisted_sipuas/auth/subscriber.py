@@ -44,18 +44,19 @@ class SubscriberTable:
     """The table *name*, of which *columns* are there: ``username``, ``domain`` and some secrets.
 
     Those are ``password``, clear, and H(A1) in ``ha1`` (MD5), ``ha1_sha256``, ``ha1_sha512t256``, or ``ha1b`` for
-    clients that give ``username@domain`` as their username. An empty one is not there. The statements have placeholders
-    as *placeholders* spells them, such as ``("?", "?")``.
+    clients that give ``username@domain`` as their username. An empty one is not there. *placeholder* stands for a
+    parameter in the statements.
 
     Raises `ValueError` for a table that is none of these.
     """
 
-    def __init__(self, name: str, columns: Collection[str], placeholders: tuple[str, str] = ("?", "?")) -> None:
+    def __init__(self, name: str, columns: Collection[str], placeholder: str) -> None:
         self.columns = tuple(column for column in _OPTIONAL if column in columns)
         if not {"username", "domain"} <= set(columns) or not self.columns:
             raise ValueError(f"the table {name} has no columns username, domain, and password or ha1")
-        first, second = placeholders
-        self.select = f"SELECT {', '.join(self.columns)} FROM {name} WHERE username = {first} AND domain = {second}"
+        # A CHAR of SQL is filled up with spaces, which this takes away.
+        selected = ", ".join(f"CAST({column} AS text)" for column in self.columns)
+        self.select = f"SELECT {selected} FROM {name} WHERE username = {placeholder} AND domain = {placeholder}"
         """Gives the row of a username and a domain."""
         self._name = name
 
