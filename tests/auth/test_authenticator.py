@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from twisted.cred.checkers import AllowAnonymousAccess
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.cred.checkers import AllowAnonymousAccess, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameDigestHash, IUsernameHashedPassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
@@ -164,6 +166,34 @@ def test_nothing_is_looked_up_for_what_cannot_be_right(client, checker, changes)
     assert not is_stale(client.send(authorization(client.challenge(), **changes)))
     assert checker.names == []
     assert client.counter("wrong") == 0
+
+
+ANYTHING = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=60)
+
+
+@given(st.one_of(ANYTHING, ANYTHING.map(lambda text: f"Digest {text}")))
+def test_any_authorization(text):
+    """Whatever stands in Authorization, the answer is a challenge."""
+    client = Client(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
+    assert client.send(text.strip()).status == 401
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["username", "realm", "nonce", "uri", "response", "algorithm", "qop", "nc", "cnonce", "opaque"]
+        ),
+        ANYTHING.map(lambda text: text.replace("\\", "").replace('"', "")),
+        min_size=1,
+    )
+)
+def test_any_parameters(changes):
+    """Whatever the parameters of a digest are, the answer is a challenge, unless they are right."""
+    client = Client(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
+    right = parameters(authorization(client.challenge()))
+    digest = ", ".join(f'{name}="{value}"' for name, value in {**right, **changes}.items())
+    is_right = all(name == "opaque" or right[name] == value for name, value in changes.items())
+    assert client.send(f"Digest {digest}").status == (200 if is_right else 401)
 
 
 @pytest.mark.requirement("22.1-5")

@@ -105,7 +105,6 @@ class Digest:
         if len(cnonce) > _LONGEST_CNONCE:
             raise ValueError("a cnonce of too many octets")
         if qop is not None:
-            qop = qop.lower()
             if not cnonce or _NONCE_COUNT.fullmatch(nc) is None or int(nc, 16) == 0:
                 raise ValueError("a qop without cnonce and nc")
         elif algorithm.is_session and not cnonce:
