@@ -182,6 +182,10 @@ def test_hashes(tmp_path):
     assert client.send(authorization(challenges[0], password="guess", nc="00000002")).status == 401
     with pytest.raises(UnauthorizedLogin):
         checker.requestAvatarId(Question("alice", "secret"))
+    elsewhere = Question("alice", "secret", "MD5")
+    elsewhere.realm = "example.org"
+    with pytest.raises(UnauthorizedLogin):
+        checker.requestAvatarId(elsewhere)
 
 
 @pytest.mark.parametrize(
