@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from twisted_sipuas.auth.credentials import DigestCredentials
-from twisted_sipuas.auth.digest import HASHES, octets
+from twisted_sipuas.auth.digest import octets
 
 __all__ = ["SubscriberTable", "Subscription", "subscription_of"]
 
@@ -89,6 +89,3 @@ class SubscriberTable:
 
 def _octets(value: object) -> bytes:
     return value if isinstance(value, bytes) else octets(str(value))
-
-
-assert set(_HASH_COLUMNS) == set(HASHES)
