@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted_sipuas.auth import DigestAuthenticator, DigestCredentials
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, TransportError, UnavailableError
 from twisted_sipuas.interfaces import (
     Address,
@@ -50,6 +51,8 @@ __all__ = [
     "Dialog",
     "DialogEnd",
     "DialogState",
+    "DigestAuthenticator",
+    "DigestCredentials",
     "EndReason",
     "GuardedLocationService",
     "Headers",

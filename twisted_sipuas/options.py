@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from twisted_sipuas import __version__
+from twisted_sipuas.auth.options import AuthenticationOptions
 from twisted_sipuas.interfaces import IBindingStore, ILocationService, ITransactionUser
 from twisted_sipuas.loading import load, make
 from twisted_sipuas.location import location_kinds, location_service
@@ -87,7 +88,7 @@ def _number(option: str, default: int, least: int, meaning: str) -> list[Any]:
     return [option, None, default, meaning, _at_least(least, option)]
 
 
-class Options(usage.Options):
+class Options(AuthenticationOptions):
     """The options of ``twistd sipuas``."""
 
     synopsis = "[options]"
@@ -240,10 +241,14 @@ class Options(usage.Options):
         if any(character in self["server-header"] for character in "\r\n\0"):
             raise usage.UsageError("--server-header: expected one line")
         self._check_transports()
+        from twisted.internet import reactor  # twistd has installed the one that its own options name
+
+        self.make_authenticator(self._given, self["domain"], reactor)
         if self["mode"] == "redirect":
             self.transaction_user = self._make_redirect_server()
         else:
             self.transaction_user = self._make_handler()
+        self._authenticate(self.transaction_user)
 
     def _check_mode(self) -> None:
         """Refuse an unknown mode, and what is for another one."""
@@ -301,6 +306,22 @@ class Options(usage.Options):
                 user.max_call_time = self["max-call-time"]
         return user
 
+    def _authenticate(self, user: Any) -> None:
+        """Give *user* the authenticator of --auth, and its registrar too where REGISTER is to be asked about."""
+        if self.authenticator is None:
+            return
+        for option, attribute in (("auth", "authenticator"), ("auth-methods", "authenticated_methods")):
+            if not hasattr(user, attribute) and self[option]:
+                raise usage.UsageError(
+                    f"--{option}: {type(user).__qualname__} has no attribute {attribute}: expected a UserAgentServer"
+                )
+        user.authenticator = self.authenticator
+        if self.authenticated_methods is not None:
+            user.authenticated_methods = self.authenticated_methods
+        registrar = getattr(user, "registrar", None)
+        if registrar is not None and self.authenticates("REGISTER"):
+            registrar.authenticator = self.authenticator
+
     def _answer(self) -> int:
         """Return the status of --answer."""
         text = self["answer"] or str(_ANSWERS[self["mode"]])
@@ -342,10 +363,10 @@ class Options(usage.Options):
                 raise usage.UsageError("--registrar: expected a --location that can store, such as sqlite:FILE")
             return None
         exposed = [text for text in self["listen"] if not _is_loopback(text)]
-        if exposed and not self["allow-anonymous-registration"]:
+        if exposed and not self.authenticates("REGISTER") and not self["allow-anonymous-registration"]:
             raise usage.UsageError(
-                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected a "
-                "loopback address, --no-registrar, or --allow-anonymous-registration"
+                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected --auth, "
+                "a loopback address, --no-registrar, or --allow-anonymous-registration"
             )
         limits = Limits(
             min_expires=self["min-expires"],

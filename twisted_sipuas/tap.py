@@ -32,6 +32,7 @@ def makeService(options: Options) -> IService:
     """Return the service that *options* describe."""
     from twisted.internet import reactor
 
+    _log.info("{line}", line=options.authentication)
     service = SIPService(
         reactor,
         options.transaction_user,

@@ -171,6 +171,7 @@ def test_help_and_version(tmp_path):
         "--help",
         "--spew",
         "--help-reactors",
+        "--help-auth",
         "--help-location",
         "--no-registrar",
     }
