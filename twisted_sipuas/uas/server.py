@@ -208,8 +208,8 @@ class UserAgentServer:
     def needs_authentication(self, request: Request, flow: IFlow) -> bool:
         """Whether the authenticator is to be asked about *request*; override for another policy (22.1).
 
-        By default it is about all of the `authenticated_methods`, but OPTIONS for the server itself; about requests in a
-        dialog only if the server `authenticates_in_dialogs`.
+        By default it is about all of the `authenticated_methods` but OPTIONS for the server itself, and about requests
+        in a dialog only if the server `authenticates_in_dialogs`.
         """
         methods = self.authenticated_methods
         return (methods is None or request.method in methods) and not inspection.is_for_server(request)
