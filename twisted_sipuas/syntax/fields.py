@@ -300,6 +300,21 @@ class Via(FieldValue):
         via.transport, via.host, via.port, via.parameters = self.transport, self.host, self.port, parameters
         return via
 
+    def with_parameters(self, parameters: Mapping[str, str]) -> Via:
+        """Return this value with *parameters*, names in lower case, at its end in place of its own of these names.
+
+        Raises `MessageSyntaxError` if that makes no Via.
+        """
+        match = _VIA.fullmatch(self.text)
+        assert match is not None, "it was parsed before"
+        end = match.start(4) if match[4] else len(self.text)
+        pieces = [self.text[:end].rstrip(" \t")]
+        for parameter in _PARAMETER.finditer(self.text, end):
+            if parameter[1].lower() not in parameters:
+                pieces.append(parameter[0].strip(" \t"))
+        pieces += [f";{name}={value}" for name, value in parameters.items()]
+        return Via("".join(pieces))
+
     def _key(self) -> tuple[object, ...]:
         return self.transport, canonical_host(self.host), self.port, _comparable(self.parameters)
 
