@@ -41,7 +41,7 @@ def _uri(request: Request) -> str:
     """
     scheme, colon, rest = request.uri_text.partition(":")
     userinfo, at, host = rest.rpartition("@")
-    user = _SECRET.split(userinfo, maxsplit=1)[0]
+    user = _SECRET.split(userinfo, maxsplit=1)[0] if scheme.lower() in ("sip", "sips") else at and "..."
     host, question, _ = host.partition("?")
     return f"{scheme}{colon}{user}{at}{host}{question and '?...'}"
 
