@@ -214,8 +214,8 @@ class BaseLayer:
     def _refuse(self, request: Request, route: IFlow, rule: str) -> None:
         """Answer a *request* that is too much by *rule* (21.5.4).
 
-        Retry-After would keep everything away for that time (21.5.4). Who sends too fast need not be that slow; nor who is
-        told of the overload in its Via, and holds back by that (RFC 7339).
+        Retry-After keeps everything away for that time. Who sends too fast need not be that slow; nor need who is told
+        of the overload in its Via, and holds back by that (RFC 7339).
         """
         may_go_on = rule == "rate" or (rule == "overload" and request.via.parameters.get("oc") is not None)
         headers = () if may_go_on else _RETRY_AFTER
