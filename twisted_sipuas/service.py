@@ -278,6 +278,7 @@ class SIPService(Service):
                 _log.error("--allow and --deny stay as they were: {error}", error=error)
             else:
                 self._connections.close_denied()
+                _log.info("Read --allow and --deny again")
 
     def _load_access(self) -> None:
         try:
