@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from types import CoroutineType
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-__all__ = ["call", "waited_for"]
+__all__ = ["begun", "call", "waited_for"]
 
 
 def waited_for(result: object) -> Deferred[Any] | None:
     """Return the `Deferred` that *result* is or, being a coroutine, becomes; None for a value, which is there."""
+    if not hasattr(result, "__await__"):
+        return None  # nearly always; `Deferred` is an abstract base class, and to ask for that costs four times as much
     if isinstance(result, Deferred):
         return result
     if isinstance(result, CoroutineType):
         return Deferred.fromCoroutine(result)
     return None
+
+
+def begun(result: object) -> object:
+    """Return *result*, or what it returned if it is a coroutine that need not wait, or the `Deferred` that it becomes.
+
+    A coroutine that need not wait takes a tenth of the time so.
+    """
+    if not isinstance(result, CoroutineType):
+        return result
+    context = copy_context()
+    try:
+        awaited = context.run(result.send, None)
+    except StopIteration as end:
+        return end.value
+    except BaseException:
+        return fail()
+    return context.run(Deferred.fromCoroutine, _rest(result, awaited))
+
+
+def _rest(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any, Any, Any]:
+    """Go on with *coroutine*, which was begun and waits for *awaited*."""
+    while True:
+        fault = None
+        try:
+            value = yield awaited
+        except GeneratorExit:
+            coroutine.close()  # nobody can go on with it; it may have been closed before us
+            raise
+        except BaseException as error:
+            fault = error
+        try:
+            awaited = coroutine.send(value) if fault is None else coroutine.throw(fault)
+        except StopIteration as end:
+            return end.value
 
 
 def call(

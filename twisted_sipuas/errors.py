@@ -80,7 +80,7 @@ class SIPError(Exception):
 
 
 class UnavailableError(SIPError):
-    """What was asked cannot answer now: a location service that is down (503) or too slow (504).
+    """What was asked cannot answer now: a location service that is down (503), too slow (504), or talks nonsense (500).
 
     Unlike any other `SIPError` it decides nothing about the request, so that another service may be asked. *status*,
     *reason* and *rule* are as there; *retry_after* is when to try again, in seconds, for a 503 (21.5.4).

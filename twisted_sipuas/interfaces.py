@@ -57,7 +57,7 @@ class EndReason(enum.Enum):
     ANSWERED = "answered"
     """A final response was sent and, where one is waited for, its ACK came."""
     CANCELLED = "cancelled"
-    """A CANCEL ended it, and the 487 was acknowledged."""
+    """A CANCEL, or the end of its dialog, had it answered 487."""
     ACK_TIMEOUT = "ACK timeout"
     """Timer H fired: no ACK came for the final response to an INVITE (17.2.1)."""
     TRANSPORT_FAILED = "transport failed"
@@ -180,8 +180,9 @@ class ITransactionUser(Interface):
 class ILocationService(Interface):
     """Where a user can be reached: answers look-ups of a redirect server (RFC 3261, 10.1: "location service").
 
-    One that also provides `IService` is started with ours and stopped last. One that sees to the time that a look-up
-    takes itself has an attribute ``lookup_timeout``; the look-ups of others are bounded by who asks.
+    One that also provides `IService` is started with ours and stopped last; its method ``reload``, if it has one, is
+    called when the operator wants files to be read again. One that sees to the time that a look-up takes itself has
+    an attribute ``lookup_timeout``; the look-ups of others are bounded by who asks.
     """
 
     description = Attribute("One phrase for logs, such as ``sqlite:bindings.db``, without secrets.")
@@ -191,8 +192,9 @@ class ILocationService(Interface):
 
         A `Redirection`, or None to ask the next service, or a `Deferred` or coroutine of either. Raising `SIPError` is
         the answer to the request. `UnavailableError`, which is one, says that the service cannot tell now, and any
-        other failure answers 500; after these two the next service is asked only if the operator wants that. The
-        `Deferred` is cancelled when nobody waits for the answer any longer.
+        other failure answers 500; after these two the next service is asked only if the operator wants that. A service
+        that knows by itself that it is down raises the former at once, not by way of a `Deferred`, and is asked again
+        the next time. The `Deferred` is cancelled when nobody waits for the answer any longer.
         """
 
 

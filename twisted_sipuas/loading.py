@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from twisted_sipuas.interfaces import ITransactionUser
+from twisted_sipuas.uas.server import UserAgentServer
 
 __all__ = ["load", "make"]
 
@@ -41,13 +42,16 @@ def make(found: type, options: Any) -> Any:
     """
     from_options = getattr(found, "from_options", None)
     try:
-        return found() if from_options is None else from_options(options)
-    except Exception as error:
+        made = found() if from_options is None else from_options(options)
+    except (Exception, SystemExit) as error:
         what = f"{found.__qualname__}{'()' if from_options is None else '.from_options'}"
         hint = ""
         if from_options is None and isinstance(error, TypeError):
             hint = "; give it a class method from_options(options) that makes one"
         raise ValueError(f"{found.__module__}.{what} failed: {_one_line(error)}{hint}") from None
+    if isinstance(made, UserAgentServer) and not hasattr(made, "clock"):
+        raise ValueError(f"{found.__module__}.{found.__qualname__}: its __init__ has to call super().__init__()")
+    return made
 
 
 def _module(name: str, module_name: str) -> Any:
@@ -61,11 +65,11 @@ def _module(name: str, module_name: str) -> Any:
         if f"{module_name}.".startswith(f"{missing}."):
             raise ValueError(f"{name!r}: no module {missing} in {here} nor where Python looks for modules") from None
         raise ValueError(f"{name!r}: {module_name} needs the module {missing}, which is not installed") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{name!r}: {module_name} cannot be imported: {_one_line(error)}") from None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Return what *error* says, and in which file and line."""
     if isinstance(error, SyntaxError):
         file, line, text = error.filename, error.lineno, error.msg

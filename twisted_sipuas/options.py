@@ -18,6 +18,7 @@ from twisted_sipuas.interfaces import IBindingStore, ILocationService, ITransact
 from twisted_sipuas.loading import load, make
 from twisted_sipuas.location import location_kinds, location_service
 from twisted_sipuas.location.binding import Limits
+from twisted_sipuas.location.kinds import without_secrets
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
 from twisted_sipuas.transport.networks import AccessList
@@ -359,7 +360,7 @@ class Options(usage.Options):
 
         for text in self["location"]:
             if self["location"].count(text) > 1:
-                raise usage.UsageError(f"--location: {text!r} is given twice: expected each once")
+                raise usage.UsageError(f"--location: {without_secrets(text)!r} is given twice: expected each once")
         try:
             timeout = self["lookup-timeout"]
             return [location_service(text, reactor, lookup_timeout=timeout) for text in self["location"]]

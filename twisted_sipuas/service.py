@@ -62,7 +62,7 @@ class SIPService(Service):
     number. *allow* and *deny* name those that may and may not send to us at all, as `AccessList` takes them, and
     *protection* what one source may ask, and when all of them ask too much. *tls_client_ca* is a
     PEM file of certificates; who connects by ``ssl:`` must show one that these signed. *resolver* answers DNS queries,
-    by default the system's. *trace* is called with each request, the response to it (None for an ACK) and the flow, as
+    by default the system's. *trace* is called with each request, the response to it (None for silence) and the flow, as
     the response is sent for the first time.
 
     Sockets are bound in `privilegedStartService`, so that a port below 1024 can be had before privileges are dropped;
@@ -266,25 +266,31 @@ class SIPService(Service):
             self._hurry.callback(None)
 
     def reload(self) -> None:
-        """Read again what may have changed on disk: the certificates of ``ssl:`` listeners, and the files of networks.
+        """Read again what may have changed on disk.
 
-        What cannot be read stays as it was, and the log says why. Connections of who is denied now are closed.
+        That are certificates of ``ssl:`` listeners, files of networks, and what stores can reload. What cannot be read
+        stays as it was, and the log says why. Connections of who is denied now are closed.
         """
         self._listeners.reload()
         if self._access:
-            try:
-                self._access.load()
-            except ValueError as error:
-                _log.error("--allow and --deny stay as they were: {error}", error=error)
-            else:
-                self._connections.close_denied()
-                _log.info("Read --allow and --deny again")
+            self._reload_access()
+        for service in self._services():
+            getattr(service, "reload", lambda: None)()
 
     def _load_access(self) -> None:
         try:
             self._access.load()
         except ValueError as error:
             raise StartError(f"{error}; see --allow and --deny") from None
+
+    def _reload_access(self) -> None:
+        try:
+            self._access.load()
+        except ValueError as error:
+            _log.error("--allow and --deny stay as they were: {error}", error=error)
+        else:
+            self._connections.close_denied()
+            _log.info("Read --allow and --deny again")
 
     def _stopped(self, result: Any) -> None:
         stopping, self._stopping = self._stopping, []

@@ -35,6 +35,14 @@ class Broken(Desk):
     def __init__(self):
         raise OSError("no desk\\nfree")
 
+class Forgetful(Desk):
+    def __init__(self):
+        self.calls = 0
+
+class Leaving(Desk):
+    def __init__(self):
+        raise SystemExit("no desk free")
+
 class Odd(Desk):
     @classmethod
     def from_options(cls, options):
@@ -63,6 +71,7 @@ def module(tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(MODULE)
     (tmp_path / f"{name}_broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / f"{name}_failing.py").write_text("x = 1\nx / 0\n")
+    (tmp_path / f"{name}_leaving.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / f"{name}_unreadable.py").write_text("x = 1\nx = = 2\n")
     return name
 
@@ -120,6 +129,9 @@ def test_bounds_of_a_handler(module):
         ("{module}.Needy", "{module}.Needy() failed: TypeError: "),
         ("{module}.Needy", "; give it a class method from_options(options) that makes one"),
         ("{module}.Broken", "{module}.Broken() failed: OSError: no desk free ("),
+        ("{module}.Forgetful", "{module}.Forgetful: its __init__ has to call super().__init__()"),
+        ("{module}.Leaving", "{module}.Leaving() failed: SystemExit: no desk free ("),
+        ("{module}_leaving.Desk", "{module}_leaving cannot be imported: SystemExit: 3 ("),
         ("{module}.Odd", "{module}.Odd.from_options made no ITransactionUser"),
     ],
 )

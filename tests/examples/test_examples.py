@@ -18,14 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 
 class Example:
-    """An example as a child process on a free port; `ask` sends it a request and returns what it answers."""
+    """An example as a child process on a free port; `ask` sends it a request and returns what it answers.
 
-    def __init__(self, name: str, directory: Path, *arguments: str) -> None:
+    *arguments* are those of Python; *more* is variables of the environment.
+    """
+
+    def __init__(self, directory: Path, *arguments: str, **more: str) -> None:
         self.log_path = directory / "log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "examples" / name), "udp:0", *arguments],
+                [sys.executable, *arguments],
                 cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         deadline = time.monotonic() + 20
@@ -77,7 +80,7 @@ def example(tmp_path):
     started = []
 
     def start(name: str, *arguments: str) -> Example:
-        started.append(Example(name, tmp_path, *arguments))
+        started.append(Example(tmp_path, str(ROOT / "examples" / name), "udp:0", *arguments))
         return started[-1]
 
     yield start

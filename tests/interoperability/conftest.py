@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.interoperability.clients import Client
+from tests.interoperability.stores import shared_store, store_text  # noqa: F401  # fixtures, found by being here
 
 START_TIMEOUT = 20.0
 
@@ -23,7 +25,7 @@ START_TIMEOUT = 20.0
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port of four digits that is free for UDP and TCP; sipsak cuts a fifth digit off."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in range(6100, 9999):
+    for port in random.sample(range(6100, 9999), 300):  # or two test runs on a machine would find the same one
         with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family) as tcp:
             try:
                 udp.bind((host, port))
@@ -58,7 +60,7 @@ class Server:
     ) -> None:
         self.port = free_port(host)
         self.directory = directory
-        self._log_path = directory / "log"
+        self._log_path = directory / f"log-{self.port}"  # several servers may share the directory
         listen = listen.format(port=self.port)
         self._arguments = [*command, twistd(), "-n", "--pidfile=", "sipuas", "--listen", listen, *arguments]
         self._process: subprocess.Popen[bytes] | None = None

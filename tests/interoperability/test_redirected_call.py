@@ -28,14 +28,23 @@ def register(run_client: Client, port: int, *, transport: str = "udp", expires: 
     return done.stdout
 
 
-def call(run_client: Client, directory: Path, port: int, transport: str, *, before_ack: int, after_ack: int) -> str:
-    """Call alice with SIPp, and return the trace of its messages."""
+def call(
+    run_client: Client,
+    directory: Path,
+    port: int,
+    transport: str,
+    *,
+    before_ack: int,
+    after_ack: int,
+    user: str = "alice",
+) -> str:
+    """Call *user* with SIPp, and return the trace of its messages."""
     scenario, trace = directory / "scenario.xml", directory / "messages.log"
     text = SCENARIO.read_text()
     scenario.write_text(text.replace('"BEFORE_ACK"', f'"{before_ack}"').replace('"AFTER_ACK"', f'"{after_ack}"'))
     trace.write_text("")
     done = run_client(
-        "sipp", f"127.0.0.1:{port}", "-sf", str(scenario), "-s", "alice", "-i", "127.0.0.1", "-m", "1", "-nostdin",
+        "sipp", f"127.0.0.1:{port}", "-sf", str(scenario), "-s", user, "-i", "127.0.0.1", "-m", "1", "-nostdin",
         "-t", {"udp": "u1", "tcp": "t1"}[transport], "-trace_msg", "-message_file", str(trace),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + trace.read_text()

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from twisted_sipuas.location import Binding, MemoryBindingStore, SQLiteBindingStore
+from twisted_sipuas.location.routes.files import RoutesFiles
 
 NOW = 1_700_000_000.0
 
@@ -24,6 +25,11 @@ class ThreadedClock(Clock):
     def callFromThread(self, function, *arguments):
         self._calls.put((function, arguments))
 
+    def take_from_thread(self):
+        """Run the next thing that a thread hands in, once it does."""
+        function, arguments = self._calls.get(timeout=5)
+        function(*arguments)
+
     def result(self, value):
         """Return *value*, or what it is a Deferred of, waiting for threads if need be."""
         if not isinstance(value, Deferred):
@@ -31,8 +37,7 @@ class ThreadedClock(Clock):
         results = []
         value.addBoth(results.append)
         while not results:
-            function, arguments = self._calls.get(timeout=5)
-            function(*arguments)
+            self.take_from_thread()
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
         return results[0]
@@ -41,6 +46,20 @@ class ThreadedClock(Clock):
 @pytest.fixture
 def clock():
     return ThreadedClock()
+
+
+@pytest.fixture
+def routes_of(tmp_path):
+    """Return the routes that a text, and rows by the name of their file, say."""
+
+    def routes_of(text, **rows):
+        for name, content in rows.items():
+            (tmp_path / f"{name}.csv").write_text(content)
+        path = tmp_path / "routes.toml"
+        path.write_text(text)
+        return RoutesFiles(str(path)).read()
+
+    return routes_of
 
 
 @pytest.fixture

@@ -155,6 +155,28 @@ def test_rest_after_failures(failure):
     assert case.guarded.counters["not_asked"] == 3
 
 
+def test_no_rest_for_what_knows_that_it_is_down():
+    """A service that says at once that it is down is asked again each time, and so is used as soon as it is back."""
+    case = Case(UnavailableError())
+    for _ in range(10):
+        assert case.ask() is case.service.answer
+    assert case.service.asked == case.guarded.counters["failures"] == 10
+    case.service.answer = FOUND
+    assert case.ask() is FOUND
+
+
+def test_known_to_be_down_after_a_rest():
+    """Nor does what it says at once after a rest make the rest longer."""
+    case = Case("wait")
+    for _ in range(5):
+        case.ask_and_wait(UnavailableError())
+    case.clock.advance(1)
+    case.service.answer = UnavailableError()
+    assert case.ask() is case.ask() is case.service.answer
+    case.service.answer = FOUND
+    assert case.ask() is FOUND
+
+
 def test_rest_is_bounded():
     """However long a service is down, it is tried every thirty seconds."""
     clock = Clock()

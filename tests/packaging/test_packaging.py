@@ -164,6 +164,15 @@ print([name for name in sys.modules if name.startswith("twisted_sipuas")])
     assert from_wheel.run("python", "-c", program).splitlines() == ["['twisted_sipuas.tap']", "[]"]
 
 
+def test_location_plugin(directory: Path, source: Path, builder: Path, distributions: dict[str, Path]) -> None:
+    """The example of a kind of location service is a package that pip installs, and is listed then."""
+    example = source / "examples" / "location_plugin"
+    environment = install("with-plugin", directory, builder, distributions["wheel"], example)
+    said = environment.run("sipuas", "--help-location")
+    assert "\nhours:OPEN_URI CLOSED_URI" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("command", [("sipuas",), ("python", "-m", "twisted_sipuas"), ("twistd", "-n", "sipuas")])
 def test_command_help(command: tuple[str, ...], from_wheel: Environment) -> None:
     """Each way to start the server knows its options, with nothing optional installed."""

@@ -67,13 +67,34 @@ def test_2xx_is_traced_once(new_stack):
     assert traced.lines == ["INVITE 200 taken to 192.0.2.1"]
 
 
-def test_what_is_not_sent_is_not_traced(new_stack):
-    """A 180 to a non-INVITE and a 408 do not go out, and are not traced (RFC 4320)."""
-    traced = Traced(new_stack)
+@pytest.mark.parametrize("is_stateless", [False, True])
+@pytest.mark.parametrize("how", ["respond", "respond_statelessly"])
+def test_silence_is_traced(new_stack, is_stateless, how):
+    """A 180 to a non-INVITE does not go out and is not traced; nor does a 408, and the trace says so (RFC 4320)."""
+
+    def answer(request, transaction):
+        transaction.respond(request.response(180))
+        getattr(transaction, how)(request.response(408))
+
+    traced = Traced(new_stack, answer=answer, is_stateless=is_stateless)
     traced.stack.receive("MESSAGE")
-    traced.stack.respond(180)
-    traced.stack.respond(408)
-    assert traced.lines == traced.stack.sent() == []
+    assert traced.stack.sent() == []
+    assert traced.lines == ["MESSAGE to 192.0.2.1"]
+
+
+@pytest.mark.parametrize("method", ["ACK", "CANCEL"])
+def test_what_a_stateless_server_ignores_is_traced(new_stack, method):
+    """An ACK and a CANCEL are ignored without transactions, and the trace says so (8.2.7)."""
+    traced = Traced(new_stack, is_stateless=True)
+    traced.stack.receive(method)
+    assert (traced.lines, traced.stack.told()) == ([f"{method} to 192.0.2.1"], [])
+
+
+def test_malformed_ack_is_traced(new_stack):
+    """An ACK that is malformed is answered by nothing, as every ACK, and traced as one (8.2.7)."""
+    traced = Traced(new_stack)
+    traced.stack.layer.refuse_malformed(make_request("ACK"), MessageSyntaxError("odd"), traced.stack.flow)
+    assert (traced.lines, traced.stack.sent()) == (["ACK to 192.0.2.1"], [])
 
 
 def test_answers_of_the_layer_are_traced(new_stack):

@@ -89,6 +89,15 @@ def test_received(sent_by: str, source: str, received: str | None) -> None:
     assert stamped(via, (source, 40000)) == via + ("" if received is None else f";received={received}")
 
 
+def test_flow() -> None:
+    """A request knows the flow that it came on, whatever its Via says; one of our own has none."""
+    flow = RecordingFlow(remote_address=("192.0.2.9", 5070))
+    request = with_via("SIP/2.0/TLS 192.0.2.1;branch=z9hG4bK1;received=198.51.100.7")
+    assert request.flow is None
+    stamp(request, flow)
+    assert request.flow is flow
+
+
 @pytest.mark.requirement("3581-1")
 @pytest.mark.parametrize("sent_by", ["192.0.2.1", "192.0.2.1:5060", "client.example.com", "10.0.0.1:5080"])
 def test_rport(sent_by: str) -> None:

@@ -126,4 +126,4 @@ class Caller:
     def is_over(self):
         """Whether nothing of any call is left: no dialog, no timer but those of transactions."""
         counters = self.server.counters
-        return (counters["dialogs"], counters["unacknowledged"], counters["handlers"]) == (0, 0, 0)
+        return not any(counters[name] for name in ("dialogs", "reserved", "unacknowledged", "handlers"))

@@ -7,8 +7,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import provider
 
-from tests.uas.caller import Caller, Phone
+from tests.uas.caller import CALL_ID, Caller, Phone
 from twisted_sipuas import SIPError
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.testing import make_request
 from twisted_sipuas.uas.dialog import DialogState
 
 
@@ -81,6 +83,37 @@ def test_provisional_response_for_an_answer(method, kind, errors, logged_failure
     assert "a provisional response is for respond()" in str(logged_failures[0]["log_failure"].value)
     assert caller.is_over
     logged_failures.clear()
+
+
+@METHODS
+@KINDS
+def test_response_to_another_request(method, kind, errors, logged_failures):
+    """A handler that returns what it once made of another request is told so, and its caller gets 500 (8.2.6.2)."""
+    kept = []
+
+    def answer(request, transaction):
+        kept.append(request.response(200, headers=[("Via", "SIP/2.0/UDP proxy.example.com")]))
+        return kind(kept[0])
+
+    server = Server(answer)
+    assert Caller(server).send(method).statuses == [200]
+    caller = Caller(server).send(method, branch="z9hG4bKanother", call_id="another")
+    assert caller.statuses == [500]
+    assert errors == [f"Server.handle_{method} failed"]
+    said = f"Server.handle_{method} returned <Response 200 OK>, made of another request"
+    assert str(logged_failures[0]["log_failure"].value) == said
+    logged_failures.clear()
+
+
+@pytest.mark.parametrize("via", ["{}", "{}, SIP/2.0/UDP 192.0.2.77;branch=z9hG4bKproxied"])
+def test_response_made_by_hand(via):
+    """A response that a handler puts together itself, with the Via of its request, is sent as it is (8.2.6.2)."""
+
+    def answer(request, transaction):
+        rows = [(name, request.headers.get(name)) for name in ("CSeq", "From", "To", "Call-ID")]
+        return Response(486, None, [*rows, ("v", via.format(request.via.text))])
+
+    assert Caller(Phone(answer)).send("INVITE").statuses == [486]
 
 
 def raising(request, transaction):
@@ -237,8 +270,8 @@ def test_taken_by_a_stateless_server(logged_failures):
     logged_failures.clear()
 
 
-def test_faulty_hooks(logged_failures):
-    """A hook that raises is logged, and nothing else comes of it."""
+def test_faulty_hooks(errors, logged_failures):
+    """A hook that raises is logged with its name, and nothing else comes of it."""
 
     class Hooked(Phone):
         def handle_ACK(self, ack, dialog):
@@ -247,7 +280,67 @@ def test_faulty_hooks(logged_failures):
         async def dialog_ended(self, dialog, reason):
             raise RuntimeError("of dialog_ended")
 
+    Hooked.__qualname__ = "Hooked"
     caller = Caller(Hooked()).called().send("BYE")
     assert caller.statuses == [200, 200]
-    assert len(logged_failures) == 2
+    assert errors == ["Hooked.handle_ACK failed", "Hooked.dialog_ended failed"]
     logged_failures.clear()
+
+
+def test_fault_of_a_bye_handler(errors, logged_failures):
+    """A handler of BYE that raises is logged by its name, and the call is over all the same (15.1.2)."""
+
+    class Faulty(Phone):
+        def handle_BYE(self, request, transaction):
+            raise RuntimeError("a fault of the handler's")
+
+    Faulty.__qualname__ = "Faulty"
+    caller = Caller(Faulty()).called().send("BYE")
+    assert caller.last.status == 500
+    assert errors == ["Faulty.handle_BYE failed"]
+    assert caller.is_over
+    logged_failures.clear()
+
+
+@pytest.mark.parametrize("name", ["From", "To", "Call-ID", "CSeq", "Contact"])
+def test_malformed_ack(name, errors):
+    """An ACK that cannot be read is met with silence, in the log too: anybody can send them by the thousand."""
+
+    class Careful(Phone):
+        def handle_ACK(self, ack, dialog):
+            super().handle_ACK(ack, dialog)
+            assert ack.contacts == ()
+
+    caller = Caller(Careful()).invite()
+    ack = make_request("ACK", call_id=CALL_ID, to=caller.to, branch="z9hG4bKack")
+    rows = [row for row in ack.headers if row[0] != name]
+    caller.service.message_received(Request("ACK", ack.uri_text, [*rows, (name, "<<<")]), caller.flow)
+    assert caller.server.heard == (["ACK"] if name == "Contact" else [])
+    assert errors == []
+    assert len(caller.flow.sent) == 1
+
+
+# Classes that cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("supported", "100rel", "Odd.supported is a text: expected a tuple, as in ('100rel',)"),
+        ("required_extensions", "timer", "Odd.required_extensions is a text: "),
+        ("schemes", "sip", "Odd.schemes is a text: "),
+        ("accept", "application/sdp", "Odd.accept is a text: "),
+        ("accept", {"INVITE": "application/sdp"}, "Odd.accept['INVITE'] is a text: "),
+        ("accept_encoding", "gzip", "Odd.accept_encoding is a text: "),
+        ("accept_language", "en", "Odd.accept_language is a text: "),
+        ("handle_errors", print, "Odd.handle_errors would be called for a method errors, as it came from the network"),
+        ("handle_invite", print, "Odd.handle_invite would be called for a method invite, "),
+        ("handle_", print, "Odd.handle_ would be called for a method , "),
+        ("handle_CANCEL", print, "Odd.handle_CANCEL would never be called: "),
+    ],
+)
+def test_class_that_cannot_be_meant(name, value, said):
+    """A text where several are asked for, and a handler that nobody can have meant for one, are refused at once."""
+    with pytest.raises(TypeError) as raised:
+        type("Odd", (Phone,), {name: value})
+    assert str(raised.value).startswith(said)

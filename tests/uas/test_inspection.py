@@ -302,3 +302,34 @@ def test_rule_of_a_required_extension():
     caller = Caller(Reliable(), trace=lambda request, response, flow: traced.append((response.status, response.rule)))
     caller.send("INVITE")
     assert traced == [(421, "8.2.4-3")]
+
+
+class Omnivore(Phone):
+    """Takes messages of every type."""
+
+    def handle_MESSAGE(self, request, transaction):
+        return request.response(202)
+
+
+@pytest.mark.requirement("8.2.3-3", "8.2.3-4")
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("Content-Encoding", "gzip", "Accept-Encoding"),
+        ("Content-Encoding", "identity", None),
+        ("Content-Language", "fr", "Accept-Language"),
+        ("Content-Language", "en-GB", None),
+        ("Content-Type", "application/octet-stream", None),
+    ],
+)
+@pytest.mark.parametrize("is_optional", [False, True])
+def test_server_of_every_type(name, value, told, is_optional):
+    """Where any media type is understood, not every encoding and language is (8.2.3)."""
+
+    class English(Omnivore):
+        accept_language = ("en",)
+
+    optional = (("Content-Disposition", "session;handling=optional"),) if is_optional else ()
+    caller = Caller(English()).send("MESSAGE", headers=((name, value), *optional), body=b"hello")
+    assert caller.last.status == (202 if told is None or is_optional else 415)
+    assert told is None or is_optional or told in caller.last.headers

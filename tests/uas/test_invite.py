@@ -232,3 +232,41 @@ def test_outcome_of_an_expired_invite():
     caller.send("ACK", branch="z9hG4bK1", cseq=1, to=caller.last.headers.get("To"))
     assert caller.server.ended == [EndReason.HANDLER_TIMEOUT]
     assert caller.is_over
+
+
+# A response that cannot be sent
+
+
+@pytest.mark.requirement("17.2.4-3")
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("within", [False, True], ids=["INVITE", "re-INVITE"])
+@pytest.mark.parametrize("status", [100, 180, 200, 486])
+def test_response_that_cannot_be_sent(status, within, transport):
+    """An INVITE whose response cannot be sent is over: it takes no place, and there is no dialog by it (17.2.4)."""
+
+    def answer(request, transaction):
+        caller.flow.failure = "no route"
+        transaction.respond(request.response(status))
+        caller.flow.failure = None
+        return request.response(200) if status < 200 else None
+
+    caller = Caller(transport=transport)
+    if within:
+        caller.called()
+    caller.server.answer = answer
+    caller.send("INVITE")
+    assert caller.statuses == [200] * within
+    assert caller.is_over is not within
+    caller.server.answer = None
+    assert caller.send("INVITE").last.status == 200
+    assert caller.server.counters["dialogs"] == 1
+
+
+@pytest.mark.parametrize("status", [180, 202])
+def test_stateless_response_that_is_no_refusal(status, logged_failures):
+    """What makes a dialog cannot be sent and forgotten: an error in the log, and 500 (8.2.7, 12.1)."""
+    caller = Caller(Phone(lambda request, transaction: transaction.respond_statelessly(request.response(status))))
+    assert caller.invite().statuses == [500]
+    assert "this is for refusals" in str(logged_failures[0]["log_failure"].value)
+    assert caller.is_over
+    logged_failures.clear()

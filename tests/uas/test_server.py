@@ -102,7 +102,7 @@ def test_value(call):
 def test_deferred(call):
     """A handler's `Deferred` is waited for."""
     assert call.send("INFO").statuses == []
-    call.server.later.callback(make_request("INFO").response(200))
+    call.server.later.callback(make_request("INFO", branch="z9hG4bK1").response(200))
     assert call.statuses == [200]
 
 

@@ -312,6 +312,80 @@ def test_end_before_the_ack():
     assert caller.server.counters["byes_failed"] == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("Reason", "a\r\nb"), ("Reason\n", "a"), ("Reason", "\0"), ("", "a")])
+def test_end_with_a_header_field_that_cannot_be(name, value):
+    """A header field that would break the BYE is the caller's mistake, and changes nothing."""
+    caller = Caller().called()
+    with pytest.raises(ValueError, match="header field"):
+        caller.dialog.end(headers=[(name, value)])
+    assert (caller.sender.sent, caller.dialog.state) == ([], DialogState.CONFIRMED)
+    assert caller.server.heard == ["ACK"]
+
+
+@pytest.mark.parametrize("how", ["plain", "async", "waits"])
+def test_end_by_a_handler(how):
+    """A handler that ends the call answers its own request all the same, and others that are at work do too."""
+
+    class Server(Phone):
+        def handle_INFO(self, request, transaction):
+            if how == "plain":
+                transaction.dialog.end()
+                return request.response(200)
+            return self.end_later(request, transaction)
+
+        async def end_later(self, request, transaction):
+            await told
+            ended = transaction.dialog.end()
+            if how == "waits":
+                await ended
+            return request.response(200)
+
+    told = Deferred()
+    caller = Caller(Server()).called().send("INFO").send("INFO")
+    told.callback(None)
+    if how == "waits":
+        caller.sender.pending[0].callback(None)
+    answers = {response.headers.get("CSeq"): response.status for response in caller.flow.responses[1:]}
+    assert answers == {"3 INFO": 200, "4 INFO": 481 if how == "plain" else 200}
+    assert [request.method for request in caller.sender.requests] == ["BYE"]
+    assert caller.is_over
+
+
+def test_end_has_a_re_invite_refused():
+    """An INVITE within the dialog that waits for its answer can be accepted no more: 487, and no handler is left."""
+    cancelled = []
+    caller = Caller().called()
+    caller.server.answer = lambda request, transaction: Deferred(cancelled.append)
+    caller.send("INVITE").dialog.end()
+    assert (caller.last.status, len(cancelled)) == (487, 1)
+    assert caller.is_over
+
+
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+def test_end_whose_bye_cannot_be_sent(is_acknowledged):
+    """The session is over as BYE is handed over: before who waits for the end hears of it, and only once (15.1.1)."""
+    caller = Caller().invite()
+    dialog = caller.dialog
+
+    def send_request(*arguments):
+        told.append("BYE")
+        raise TransportError("no way there")
+
+    told = caller.server.told = []
+    caller.sender.send_request = send_request
+    if is_acknowledged:
+        caller.ack()
+    ended = dialog.end()
+    ended.addCallback(lambda _: told.append(dialog.state))
+    ended.addCallback(lambda _: dialog.end())
+    if not is_acknowledged:
+        caller.ack()
+    before = [("ACK", dialog)] if is_acknowledged else []
+    assert told == [*before, ("BYE sent", dialog), "BYE", DialogState.TERMINATED]
+    assert caller.server.counters["byes_failed"] == 1
+    assert caller.is_over
+
+
 @pytest.mark.requirement("15-4")
 def test_end_of_an_early_one():
     """The callee sends no BYE in an early dialog (15)."""
@@ -421,6 +495,24 @@ def test_end_calls_is_given_up(acknowledged):
     assert caller.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("is_hastened", [False, True])
+def test_stop_with_an_invite_pending(is_hastened):
+    """An INVITE that is not answered as the service stops gets 503, and its handler is cancelled."""
+    cancelled = []
+    caller = Caller(Phone(lambda request, transaction: Deferred(cancelled.append)))
+    caller.service.startService()
+    caller.send("INVITE")
+    stopped = caller.service.stopService()
+    if is_hastened:
+        caller.service.hasten_stop()
+    else:
+        caller.step(5)
+    assert stopped.called
+    assert (caller.statuses[-1], len(cancelled)) == (503, 1)
+    assert caller.is_over
+    assert caller.clock.getDelayedCalls() == []
+
+
 def test_call_taken_while_ending():
     """A call that is taken as the server stops is ended as soon as it is acknowledged."""
     caller = Caller(Slow()).invite()
@@ -487,12 +579,36 @@ def test_own_bye_handler():
     assert caller.is_over
 
 
-def test_flow_of_the_latest_message():
-    """BYE goes by the flow of the peer's latest INVITE or ACK: it may have a new connection."""
-    caller = Caller(transport="TCP").invite()
-    other = RecordingFlow("TCP", ("192.0.2.1", 40000))
-    caller.ack(flow=other)
+@pytest.mark.parametrize("method", ["ACK", "INFO", "INVITE"])
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_flow_of_the_latest_request(method, transport):
+    """BYE goes by the flow of the peer's latest request: it may have a new connection, or another address."""
+    caller = Caller(transport=transport).invite()
+    if method != "ACK":
+        caller.ack()
+    other = RecordingFlow(transport, ("192.0.2.1", 40000))
+    caller.send(method, flow=other, **({"cseq": 1} if method == "ACK" else {}))
+    if method == "INVITE":
+        caller.ack(cseq=caller.number, flow=other)
     caller.dialog.end(DialogEnd.BYE_SENT)
     ((_, next_hop, flow, is_proven),) = caller.sender.sent
     assert flow is other
     assert (str(next_hop), is_proven) == ("sip:alice@192.0.2.1:5060", True)
+
+
+@pytest.mark.parametrize(("transport", "is_moved"), [("UDP", False), ("TCP", True)])
+def test_flow_of_who_has_acknowledged_nothing(transport, is_moved):
+    """Before the ACK a datagram moves nothing: its source may be forged, and would have the BYE."""
+    caller = Caller(transport=transport).invite()
+    caller.send("INFO", flow=RecordingFlow(transport, ("203.0.113.9", 40000))).step(32)
+    ((_, _, flow, is_proven),) = caller.sender.sent
+    assert (flow is not caller.flow, is_proven) == (is_moved, False)
+
+
+def test_flow_of_a_request_out_of_order():
+    """A request that is refused for its number, as a copy of an old one is, moves nothing (12.2.2)."""
+    caller = Caller().called().send("INFO")
+    copied = RecordingFlow("UDP", ("203.0.113.9", 40000))
+    caller.send("INFO", cseq=2, flow=copied)
+    assert copied.responses[-1].status == 500
+    assert caller.dialog.flow is caller.flow

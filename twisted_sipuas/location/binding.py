@@ -137,7 +137,7 @@ def apply(registration: Registration, bindings: Iterable[Binding], now: float, l
     No two bindings returned are equivalent, if no two of *bindings* were. Equivalence (19.1.4) is not transitive, so
     a contact may match several bindings that differ from each other: it stands for all of them.
     """
-    current = tuple(binding for binding in bindings if binding.expires_at > now)
+    current = tuple([binding for binding in bindings if binding.expires_at > now])
     if registration.removes_all:
         for binding in current:
             _check_order(registration, binding, "10.3-25")
@@ -146,7 +146,7 @@ def apply(registration: Registration, bindings: Iterable[Binding], now: float, l
         return current
     if len(registration.contacts) > limits.max_contacts:
         raise _too_many()  # before the work below, which grows with their square
-    changed = _merge(current, [binding.uri for binding in current], _changes(registration, now, limits), registration)
+    changed = _merge(current, _changes(registration, now, limits), registration)
     if len(changed) > max(limits.max_contacts, len(current)):
         raise _too_many()
     return changed
@@ -215,11 +215,10 @@ def _changes(registration: Registration, now: float, limits: Limits) -> list[tup
 
 
 def _binding(contact: Contact, registration: Registration, expires_at: float) -> Binding:
-    parameters = "".join(
-        f";{name}" if value is None else f";{name}={value}"
-        for name, value in contact.parameters.items()
-        if name not in ("q", "expires")
-    )
+    parameters = ""
+    for name, value in contact.parameters.items():
+        if name not in ("q", "expires"):
+            parameters += f";{name}" if value is None else f";{name}={value}"
     return Binding(
         contact.uri_text,
         expires_at,
@@ -234,23 +233,24 @@ def _binding(contact: Contact, registration: Registration, expires_at: float) ->
 
 def _merge(
     current: tuple[Binding, ...],
-    uris: list[URI],
     changes: list[tuple[URI, Binding | None]],
     registration: Registration,
 ) -> tuple[Binding, ...]:
-    """Step 7: put each of *changes* in the place of the bindings in *current* that it is equivalent to, or at the end.
-
-    *uris* are those of *current*.
-    """
+    """Step 7: put each of *changes* in the place of what it is equivalent to in *current*, or at the end."""
     result: list[Binding | None] = list(current)
+    uris: list[URI | None] = [None] * len(current)  # each parsed once, and not if it is the same text: a refresh
     for uri, binding in changes:
         replacement = binding
-        for position, (before, known) in enumerate(zip(current, uris, strict=True)):
-            if not uri.equivalent(known):
-                continue
+        for position, before in enumerate(current):
+            if uri.text != before.uri_text:
+                known = uris[position]
+                if known is None:
+                    known = uris[position] = before.uri
+                if not uri.equivalent(known):
+                    continue
             _check_order(registration, before, "10.3-36")
             if result[position] is before:  # else another contact of this request has taken the place
                 result[position], replacement = replacement, None
         if replacement is not None:
             result.append(replacement)
-    return tuple(binding for binding in result if binding is not None)
+    return tuple([binding for binding in result if binding is not None])

@@ -98,7 +98,8 @@ class GuardedLocationService(Service):
     A look-up that takes longer than *lookup_timeout* seconds is cancelled and fails with `UnavailableError` 504. With
     *cache*, the answer for a Request-URI, a refusal or nothing too, is given again for so many seconds, whatever else
     the request says; `max_cached` are kept, and an ``expires`` that has run down is told as it is. A service that has
-    failed too often in a row is not asked for a while: then a look-up fails with 503 at once.
+    failed too often in a row is not asked for a while: then a look-up fails with 503 at once. That does not count an
+    `UnavailableError` raised at once, not by way of a `Deferred`: a service that knows that it is down is not spared.
 
     It is started and stopped with *service*, where that is a service.
     """
@@ -169,6 +170,12 @@ class GuardedLocationService(Service):
             raise UnavailableError(rule="circuit breaker")
         try:
             found = function(*arguments)
+        except UnavailableError:
+            # It knows itself that it is down, and nobody waited for that: there is nothing to spare, and to leave it
+            # alone would only keep it away when it is back.
+            self._counters["failures"] += 1
+            self._breaker.given_up()
+            raise
         except Exception as error:
             self._note(error)
             raise
@@ -204,9 +211,13 @@ class GuardedLocationService(Service):
             breaker.succeeded()
         else:
             self._counters["failures"] += 1
-            breaker.failed()
+            if isinstance(error, UnavailableError) and error.status == 500:
+                breaker.succeeded()  # it answers, if wrongly, and to others perhaps rightly
+            else:
+                breaker.failed()
         if breaker.is_open and not was_open:
-            _log.error("{what} fails and is left alone for a while: {error}", what=self.description, error=error)
+            why = f"{error} ({error.rule})" if isinstance(error, UnavailableError) and error.rule else error
+            _log.error("{what} fails and is left alone for a while: {why}", what=self.description, why=why)
         elif was_open and not breaker.is_open:
             _log.info("{what} answers again", what=self.description)
 
@@ -223,6 +234,10 @@ class GuardedLocationService(Service):
         if isinstance(refusal, SIPError) and not isinstance(refusal, UnavailableError):
             self._keep(text, SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule))
         return failure
+
+    def reload(self) -> None:
+        """Have the service reload, if it can; what was answered before is still kept for its time."""
+        getattr(self.service, "reload", lambda: None)()
 
     # IService
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
 
-__all__ = ["LocationKind", "location_kinds", "location_service"]
+__all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
 
 
 @implementer(ILocationServicePlugin)
@@ -37,6 +37,9 @@ class LocationKind:
         except ModuleNotFoundError as error:
             hint = f": pip install '{self.needs}'" if self.needs else ""
             raise ValueError(f"{self.kind} needs the module {error.name}, which is not installed{hint}") from None
+        except Exception as error:  # of others' code, at the command line of who cannot mend it
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{self.kind} cannot be used, as {self.module} fails: {text}") from error
         made: ILocationService = module.make(argument, options, reactor)
         return made
 
@@ -44,6 +47,41 @@ class LocationKind:
 _BUILT_IN = (
     LocationKind("memory", "memory: keeps bindings until the process ends.", "twisted_sipuas.location.memory"),
     LocationKind("sqlite", "sqlite:FILE keeps bindings in a file.", "twisted_sipuas.location.sqlite"),
+    LocationKind(
+        "enum",
+        "enum:SUFFIX[@ADDRESS[:PORT],...] redirects telephone numbers by the NAPTR records below a domain such as "
+        "e164.arpa (RFC 6116); it asks the system's name servers, or those behind the @.",
+        "twisted_sipuas.location.enum",
+    ),
+    LocationKind(
+        "http",
+        "http:URL asks an HTTP server of yours, in JSON. Options: headers=NAME+NAME, header fields of the request to "
+        "tell it of; token=FILE, with a bearer token; ca=FILE, PEM, whose certificates to trust rather than the "
+        "system's; connections=N, at a time (50). A URL with a password in it belongs into a file: http:@FILE.",
+        "twisted_sipuas.location.http",
+    ),
+    LocationKind(
+        "postgres",
+        "postgres:DSN keeps bindings in a PostgreSQL database that several servers share; DSN is a connection string "
+        "of libpq, such as 'host=db.example dbname=sip user=sip' or postgresql://sip@db.example/sip. Options: "
+        "table=[SCHEMA.]NAME, made if it is missing (sipuas_bindings); pool=NUMBER, connections (4).",
+        "twisted_sipuas.location.postgres",
+        "twisted-sipuas[postgres]",
+    ),
+    LocationKind(
+        "redis",
+        "redis:HOST[:PORT], or redis:redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or with rediss:// for TLS, keeps "
+        "bindings in a Redis that several servers share. Options: db=NUMBER, the database (0); prefix=NAME, what "
+        "the keys begin with, before a colon (sipuas); pool=NUMBER, connections (2); ca=FILE, for TLS, whom to trust.",
+        "twisted_sipuas.location.redis",
+        "twisted-sipuas[redis]",
+    ),
+    LocationKind(
+        "routes",
+        "routes:FILE answers by the routes in a TOML file: domain, number prefix, user or pattern, to targets or a "
+        "refusal. It is read again when it changes.",
+        "twisted_sipuas.location.routes",
+    ),
 )
 
 
@@ -68,7 +106,7 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
     kind = _kind(name) if colon else None
     if kind is None:
         known = ", ".join(f"{kind.kind}:" for kind in location_kinds())
-        raise ValueError(f"{text!r} is no location service: expected one of {known}")
+        raise ValueError(f"{without_secrets(text)!r} is no location service: expected one of {known}")
     try:
         options = _options(settings)
         timeout = _seconds(options, "timeout")
@@ -77,10 +115,20 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
         if options:
             raise ValueError(f"{next(iter(options))!r} is no option of {name}")
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        raise ValueError(f"{without_secrets(text)!r}: {error}") from None
     if timeout is None and cache is None and getattr(service, "lookup_timeout", None) is not None:
         return service  # it answers at once, or sees to its time itself
     return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=cache or 0)
+
+
+def without_secrets(text: str) -> str:
+    """Return *text*, of a location service, as it may be shown: without a REST that could hold a password or a key.
+
+    Those of URLs have an ``@`` before the host or a ``=`` in the query, and DSNs have one of them too.
+    """
+    head, colon, rest = text.partition(":")
+    is_clean = rest.startswith("@") or not {"@", "="} & set(rest)
+    return text if is_clean else f"{head}{colon}..."
 
 
 def _kind(name: str) -> ILocationServicePlugin | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
+from operator import attrgetter
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -19,13 +20,16 @@ from twisted_sipuas.syntax.uri import URI, address_of_record
 __all__ = ["BindingTable"]
 
 
-class _Entry(NamedTuple):
-    """What is known of one address-of-record."""
+_Kept = tuple[Any, ...]
+"""The values of a `Binding`, and the bindings with these. A million objects of a class of ours would hold up the server
+whenever Python's collector of garbage looks at all objects there are: it learns to pass over plain tuples of texts and
+numbers, and those of such tuples."""
 
-    version: int
-    bindings: tuple[Binding, ...]
-    slot: int
-    """The slot of time in which the first of the bindings expires."""
+_Entry = tuple[int, tuple[_Kept, ...], int]
+"""What is known of an address-of-record: the version, its bindings, and the slot of time in which the first expires."""
+
+_EXPIRES_AT = 1  # which value of a binding that is
+_values = attrgetter(*Binding.__slots__)
 
 
 class BindingTable(Service):
@@ -69,13 +73,16 @@ class BindingTable(Service):
         if entry is None:
             return None
         now = self._clock.seconds()
-        targets = [binding.target(now) for binding in entry.bindings if binding.expires_at > now]
+        targets = [Binding(*kept).target(now) for kept in entry[1] if kept[_EXPIRES_AT] > now]
         return Redirection(targets) if targets else None
 
     def bindings(self, address_of_record: str) -> tuple[tuple[Binding, ...], int]:
         """See `IBindingStore`; the answer is there at once."""
         entry = self._entries.get(address_of_record)
-        return ((), 0) if entry is None else (_current(entry.bindings, self._clock.seconds()), entry.version)
+        if entry is None:
+            return (), 0
+        version, kept, _ = entry
+        return tuple(Binding(*values) for values in _current(kept, self._clock.seconds())), version
 
     def _is_current(self, address_of_record: str, version: object) -> bool:
         """Whether *version* is that of the bindings now.
@@ -84,7 +91,7 @@ class BindingTable(Service):
         is removed and comes back.
         """
         entry = self._entries.get(address_of_record)
-        return version == (0 if entry is None else entry.version)
+        return version == (0 if entry is None else entry[0])
 
     def _check_room(self, address_of_record: str, arriving: int = 0) -> None:
         """Raise `SIPError` 503 if *address_of_record* is new and there is no room, with *arriving* others to come."""
@@ -95,19 +102,20 @@ class BindingTable(Service):
     def _put(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
         """Make *bindings* the bindings of *address_of_record*, under a new version."""
         self._last_version += 1
-        self._set(address_of_record, bindings, self._last_version)
+        self._set(address_of_record, tuple(map(_values, bindings)), self._last_version)
 
-    def _set(self, address: str, bindings: tuple[Binding, ...], version: int) -> None:
+    def _set(self, address: str, kept: tuple[_Kept, ...], version: int) -> None:
         entry = self._entries.get(address)
         if entry is not None:
-            self._slots[entry.slot].discard(address)
-            self._bindings -= len(entry.bindings)
-        if not bindings:
+            _, before, slot = entry
+            self._slots[slot].discard(address)
+            self._bindings -= len(before)
+        if not kept:
             self._entries.pop(address, None)
             return
-        slot = int(min(binding.expires_at for binding in bindings) // self.sweep_interval) + 1
-        self._entries[address] = _Entry(version, bindings, slot)
-        self._bindings += len(bindings)
+        slot = int(min(values[_EXPIRES_AT] for values in kept) // self.sweep_interval) + 1
+        self._entries[address] = (version, kept, slot)
+        self._bindings += len(kept)
         addresses = self._slots.get(slot)
         if addresses is None:
             addresses = self._slots[slot] = set()
@@ -137,10 +145,10 @@ class BindingTable(Service):
             addresses = self._slots[self._slot_order[0]]
             while left and addresses:
                 address = addresses.pop()
-                entry = self._entries[address]
-                bindings = _current(entry.bindings, now)
-                self._set(address, bindings, entry.version)
-                self._swept(address, bindings)
+                version, kept, _ = self._entries[address]
+                kept = _current(kept, now)
+                self._set(address, kept, version)
+                self._swept(address, tuple(Binding(*values) for values in kept))
                 left -= 1
             if not addresses:
                 del self._slots[heapq.heappop(self._slot_order)]
@@ -150,9 +158,9 @@ class BindingTable(Service):
         """Called when *bindings* are what is left of those of *address_of_record*; for subclasses."""
 
 
-def _current(bindings: tuple[Binding, ...], now: float) -> tuple[Binding, ...]:
-    """Return those of *bindings* that did not expire, as the same tuple if none did."""
-    for binding in bindings:
-        if binding.expires_at <= now:
-            return tuple(binding for binding in bindings if binding.expires_at > now)
-    return bindings
+def _current(kept: tuple[_Kept, ...], now: float) -> tuple[_Kept, ...]:
+    """Return those of *kept* that did not expire, as the same tuple if none did."""
+    for values in kept:
+        if values[_EXPIRES_AT] <= now:
+            return tuple(values for values in kept if values[_EXPIRES_AT] > now)
+    return kept

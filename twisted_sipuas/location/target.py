@@ -69,7 +69,9 @@ class Target:
         put(self, "parameters", tuple(map(_checked, parameters)) if parameters else ())
 
     def __str__(self) -> str:
-        parameters = "".join(f";{name}" if value is None else f";{name}={value}" for name, value in self.parameters)
+        parameters = ""
+        for name, value in self.parameters:
+            parameters += f";{name}" if value is None else f";{name}={value}"
         return contact_text(self.display_name, self.uri.text, self.q, self.expires, parameters)
 
 

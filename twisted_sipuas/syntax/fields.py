@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
@@ -42,7 +44,7 @@ _NOT_IN_BARE_ADDRESS = re.compile(r'[<>"?, \t\x00\r\n]')
 _VIA = re.compile(
     r"""
     [A-Za-z0-9\-.!%*_+`'~]+ [ \t]*/[ \t]* [A-Za-z0-9\-.!%*_+`'~]+ [ \t]*/[ \t]* ([A-Za-z0-9\-.!%*_+`'~]+)
-    [ \t]+ (\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+) (?:[ \t]*:[ \t]*([0-9]{1,5}))? [ \t]* (;.*)?
+    [ \t]+ (\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+) (?:[ \t]*:[ \t]*([0-9]{1,5}))? [ \t]*
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -52,6 +54,9 @@ _BARE_VALUE = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-.!%*_+`'~]+")
 _IPV6_ADDRESS = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+")
 _QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
 _QVALUE = re.compile(r"[01](?:\.[0-9]*)?|\.[0-9]+")
+
+_LONGEST_KEPT = 80  # characters of a text whose parse is kept for the next time
+_PLAIN_NAMES = frozenset("branch expires lr maddr q received rport tag transport ttl user".split())
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -89,6 +94,20 @@ def parse_parameters(text: str) -> dict[str, str | None]:
     semicolon may stand at the end. Raises `MessageSyntaxError` for anything else, and for a name given twice (7.3.1).
     """
     parameters: dict[str, str | None] = {}
+    if text[:1] == ";":  # as nearly every message has them, without a pattern for each
+        for piece in text[1:].split(";"):
+            name, equals, value = piece.partition("=")
+            if name not in _PLAIN_NAMES or name in parameters:
+                break
+            if not equals:
+                parameters[name] = None
+            elif value.isalnum() or TOKEN.fullmatch(value) is not None:
+                parameters[name] = value
+            else:
+                break
+        else:
+            return parameters
+        parameters = {}
     position, end = 0, len(text)
     while position < end:
         match = _PARAMETER.match(text, position)
@@ -124,6 +143,11 @@ def delta_seconds(text: str | None) -> int | None:
 
 def format_date(seconds: float) -> str:
     """Return the SIP-date of *seconds* since the epoch, in English whatever the locale (20.17)."""
+    return _format_date(math.floor(seconds))
+
+
+@lru_cache(maxsize=16)  # a busy server prints the same second again and again
+def _format_date(seconds: int) -> str:
     at = time.gmtime(seconds)
     return (
         f"{_WEEKDAYS[at.tm_wday]}, {at.tm_mday:02d} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04d} "
@@ -203,6 +227,25 @@ class FieldValue(_ByValue):
             raise MessageSyntaxError(f"Malformed {cls.field} header field") from None
 
 
+@lru_cache(maxsize=1024)  # a proxy sends all its requests with the same
+def _parse_sent_by(text: str) -> tuple[str, str, int | None, str]:
+    """Return transport, host, port and `Via.sent_by` of the Via value that begins with *text*, up to its parameters."""
+    match = _VIA.fullmatch(text)
+    if match is None:
+        raise MessageSyntaxError("Malformed Via header field")
+    transport, host, digits = match.groups()
+    port = None if digits is None else int(digits)
+    if port is not None and not 0 < port <= 65535:
+        raise MessageSyntaxError("Malformed port in the Via header field")
+    try:
+        canonical = canonical_host(host)
+    except MessageSyntaxError:
+        raise MessageSyntaxError("Malformed Via header field") from None
+    if port is None:
+        return transport.upper(), host, None, canonical
+    return transport.upper(), host, port, f"{canonical}:{port}"
+
+
 class Via(FieldValue):
     """One value of a Via header field (20.42).
 
@@ -210,7 +253,7 @@ class Via(FieldValue):
     `parse_parameters` returns them. Values are equal if these are; a host has no case then.
     """
 
-    __slots__ = ("host", "parameters", "port", "text", "transport")
+    __slots__ = ("host", "parameters", "port", "sent_by", "text", "transport")
 
     field = "Via"
     is_list = True
@@ -220,21 +263,16 @@ class Via(FieldValue):
     host: str
     port: int | None
     parameters: dict[str, str | None]
+    sent_by: str
+    """The sent-by as it is compared for matching (17.2.3): host in lower case, port if there is one."""
 
     def __init__(self, text: str) -> None:
-        match = _VIA.fullmatch(text)
-        if match is None:
-            raise MessageSyntaxError("Malformed Via header field")
-        transport, self.host, port, parameters = match.groups()
         self.text = text
-        self.transport = transport.upper()
-        self.port = None if port is None else int(port)
-        if self.port is not None and not 0 < self.port <= 65535:
-            raise MessageSyntaxError("Malformed port in the Via header field")
+        head, semicolon, parameters = text.partition(";")
+        known = _parse_sent_by if len(head) <= _LONGEST_KEPT else _parse_sent_by.__wrapped__
+        self.transport, self.host, self.port, self.sent_by = known(head)
         try:
-            if self.host[0] == "[":
-                canonical_host(self.host)
-            self.parameters = parse_parameters(parameters) if parameters else {}
+            self.parameters = parse_parameters(semicolon + parameters) if semicolon else {}
         except MessageSyntaxError:
             raise MessageSyntaxError("Malformed Via header field") from None
 
@@ -268,20 +306,14 @@ class Via(FieldValue):
         """The branch parameter, or None."""
         return self.parameters.get("branch")
 
-    @property
-    def sent_by(self) -> str:
-        """The sent-by as it is compared for matching (17.2.3): host in lower case, port if there is one."""
-        host = canonical_host(self.host)
-        return host if self.port is None else f"{host}:{self.port}"
-
     def stamped(self, received: str | None, rport: int) -> Via:
         """Return this value with *received* (None: without), and *rport* in place of an rport that was there.
 
         What claimed to be received or rport already is gone, everything else is as it was (18.2.1, RFC 3581, 4).
         """
-        match = _VIA.fullmatch(self.text)
-        assert match is not None, "it was parsed before"
-        end = match.start(4) if match[4] else len(self.text)
+        end = self.text.find(";")
+        if end < 0:
+            end = len(self.text)
         pieces = [self.text[:end].rstrip(" \t")]
         parameters = dict(self.parameters)
         parameters.pop("received", None)
@@ -298,6 +330,7 @@ class Via(FieldValue):
         via = Via.__new__(Via)  # every part of it is known: to parse it again would double the price of a request
         via.text = "".join(pieces)
         via.transport, via.host, via.port, via.parameters = self.transport, self.host, self.port, parameters
+        via.sent_by = self.sent_by
         return via
 
     def with_parameters(self, parameters: Mapping[str, str]) -> Via:
@@ -305,11 +338,9 @@ class Via(FieldValue):
 
         Raises `MessageSyntaxError` if that makes no Via.
         """
-        match = _VIA.fullmatch(self.text)
-        assert match is not None, "it was parsed before"
-        end = match.start(4) if match[4] else len(self.text)
-        pieces = [self.text[:end].rstrip(" \t")]
-        for parameter in _PARAMETER.finditer(self.text, end):
+        head, semicolon, tail = self.text.partition(";")
+        pieces = [head.rstrip(" \t")]
+        for parameter in _PARAMETER.finditer(semicolon + tail):
             if parameter[1].lower() not in parameters:
                 pieces.append(parameter[0].strip(" \t"))
         pieces += [f";{name}={value}" for name, value in parameters.items()]
@@ -380,7 +411,7 @@ class NameAddr(_ByValue):
     @property
     def display_name(self) -> str:
         """The display name without quotes and escapes; empty if there is none."""
-        return unquote(self._display.strip(" \t"))
+        return unquote(self._display.strip(" \t")) if self._display else ""
 
     @property
     def uri(self) -> URI:
@@ -445,7 +476,9 @@ class Contact(NameAddr, FieldValue):
     @property
     def q(self) -> float | None:
         """The preference from 0 to 1, or None if absent or malformed."""
-        value = unquote(self.parameters.get("q") or "")  # RFC 2543 had it in quotes
+        if "q" not in self.parameters:
+            return None
+        value = unquote(self.parameters["q"] or "")  # RFC 2543 had it in quotes
         if _QVALUE.fullmatch(value) is None:
             return None
         return min(float(value), 1.0)
@@ -470,6 +503,10 @@ class CSeq(FieldValue):
     method: str
 
     def __init__(self, text: str) -> None:
+        number, _, method = text.partition(" ")
+        if len(number) < 10 and number.isdigit() and number.isascii() and method.isalpha() and method.isascii():
+            self.number, self.method = int(number), method  # as nearly all are
+            return
         match = _CSEQ.fullmatch(text)
         if match is None:
             raise MessageSyntaxError("Malformed CSeq header field")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
@@ -121,18 +121,19 @@ class Headers:
         fault = None
         keys = _KEYS
         for line in lines:
-            name, colon, value = line.partition(":")
+            name, colon, value = line.partition(": ")  # as nearly every line is written
             key = keys.get(name)
-            if key is None:
+            if key is None or not colon:
+                name, colon, value = line.partition(":")
                 name = name.rstrip(" \t")
                 try:
                     key = _key(name)
                 except ValueError:
                     fault = fault or MessageSyntaxError("Malformed header field name")
                     continue
-            if not colon:
-                fault = fault or MessageSyntaxError("Header line without a colon")
-                continue
+                if not colon:
+                    fault = fault or MessageSyntaxError("Header line without a colon")
+                    continue
             value = value.strip(" \t")
             if key in index:
                 index[key].append(value)
@@ -156,6 +157,11 @@ class Headers:
         values = self._index.get(_KEYS.get(name) or _key(name))
         return values[0] if values else default
 
+    @property
+    def index(self) -> Mapping[str, Sequence[str]]:
+        """The values of every row by the key of the header field, its long name in lower case; not to be changed."""
+        return self._index
+
     def rows(self, key: str) -> Sequence[str]:
         """Return the values of every row of the header field *key*, its long name in lower case; not to be changed."""
         return self._index.get(key, ())
@@ -177,6 +183,8 @@ class Headers:
         rows = self._index.get(key, ())
         if key in _NOT_JOINED:
             return list(rows)
+        if len(rows) == 1 and rows[0] and "," not in rows[0]:
+            return [rows[0]]
         try:
             return [value for row in rows for value in split_list(row)]
         except MessageSyntaxError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, Contact, CSeq, NameAddr, Via, split_list
@@ -21,7 +21,6 @@ _QUOTED = re.compile(r'"(?:[^"\\\r\n\0]|\\[^\r\n])*("?)')  # unterminated ones t
 
 # Exactly one of each is needed to answer and to match a request (8.1.1, 8.2.6.2). Max-Forwards is for proxies.
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
-_MANDATORY_KEYS = tuple((name, name.lower()) for name in _MANDATORY)
 MAX_URI = 8192
 """The length of a Request-URI that transports refuse with 414 unless told otherwise (21.4.12)."""
 
@@ -29,7 +28,11 @@ KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
 """The methods of RFC 3261 and of the RFCs that added to it; 21.5.2 asks which ones we recognise."""
+_ECHOED = (("From", "from"), ("To", "to"), ("Call-ID", "call-id"), ("CSeq", "cseq"))  # behind Via (8.2.6.2)
+_PLAIN_NAMES = frozenset(("Accept", "Allow", "Content-Type", "Date", "Min-Expires", "Retry-After", "Supported"))
+_OURS_NAMES = frozenset(("content-length", "l", "server"))
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
+_END_OF_TO = "; \t"  # what may stand behind the last parameter
 _SERVER_NAMES = frozenset(("Server", "SERVER", "server"))
 _LENGTH_NAMES = frozenset(("content-length", "l"))
 
@@ -76,6 +79,8 @@ class Request:
     body: bytes
     size: int = 0
     """How many octets it was received as; 0 for a request of our own."""
+    flow: Any = None
+    """The `IFlow` that it came on, which knows where from; None for a request of our own."""
 
     def __init__(
         self, method: str, uri: str | URI, headers: Headers | Iterable[tuple[str, str]] = (), body: bytes = b""
@@ -139,7 +144,7 @@ class Request:
     def contacts(self) -> tuple[Contact, ...]:
         """The values of Contact; the ``*`` of a REGISTER is none of them: ask `headers` for it (20.10)."""
         try:
-            return tuple(Contact(value) for value in self.headers.values("Contact") if value != "*")
+            return tuple([Contact(value) for value in self.headers.values("Contact") if value != "*"])
         except MessageSyntaxError:
             raise MessageSyntaxError("Malformed Contact header field", request=self) from None
 
@@ -181,25 +186,31 @@ class Request:
         Raises `ValueError` for a status outside 100 to 699, for CR, LF or NUL in any text, and for a Require that names
         an extension which the request's Supported does not: it must not be applied (8.2.4). A 421 may name any.
         """
-        rows = []
-        received = self.headers
-        for name in ("Via", "From", "To", "Call-ID", "CSeq"):
-            for value in received.get_all(name):
+        index = self.headers.index
+        rows = [("Via", value) for value in index.get("via", ())]
+        to_at = -1
+        for name, key in _ECHOED:
+            values = index.get(key, ())
+            if key == "to" and len(values) == 1:
+                to_at = len(rows)
+            for value in values:
                 rows.append((name, value))
-        further: list[tuple[str, str]] = []
         for contact in contacts:
-            text = str(contact)
-            further.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
-        further.extend(headers)
-        if content_type is not None:
-            further.append(("Content-Type", content_type))
-        for name, value in further:
-            if TOKEN.fullmatch(name) is None:
-                raise ValueError("a header field name has to be a token")
+            text = refuse_line_breaks(str(contact), "the Contact header field")
+            rows.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
+        is_plain = True
+        for name, value in headers if content_type is None else (*headers, ("Content-Type", content_type)):
             refuse_line_breaks(value, f"the {name} header field")
-            if len(name) == 7 and status != 421 and name.lower() == "require":
-                self._check_supported(value)
-        return Response._of_rows(status, reason, rows + further, body, rule, self._to_has_tag)
+            if name not in _PLAIN_NAMES:
+                if TOKEN.fullmatch(name) is None:
+                    raise ValueError("a header field name has to be a token")
+                if len(name) == 7 and status != 421 and name.lower() == "require":
+                    self._check_supported(value)
+                is_plain = is_plain and name.lower() not in _OURS_NAMES
+            rows.append((name, value))
+        response = Response.__new__(Response)
+        response._fill(status, reason, rows, body, rule, self._to_has_tag, to_at if is_plain else -1)
+        return response
 
     def _check_supported(self, require: str) -> None:
         """Raise `ValueError` if *require*, of a response, names what the request's Supported does not (8.2.4)."""
@@ -253,7 +264,7 @@ class Response:
     CR, LF or NUL in any text.
     """
 
-    __slots__ = ("_headers", "_rows", "_to_has_tag", "body", "reason", "rule", "status")
+    __slots__ = ("_headers", "_rows", "_to_at", "_to_has_tag", "body", "reason", "rule", "status")
 
     status: int
     reason: str
@@ -262,6 +273,7 @@ class Response:
     _rows: list[tuple[str, str]]
     _headers: Headers | None
     _to_has_tag: bool | None
+    _to_at: int  # which row is To, where it is known that there is one, and no Server nor Content-Length; else -1
 
     def __init__(
         self,
@@ -300,6 +312,7 @@ class Response:
         body: bytes,
         rule: str | None,
         to_has_tag: bool | None = None,
+        to_at: int = -1,
     ) -> None:
         if not 100 <= status <= 699:
             raise ValueError(f"a status code is from 100 to 699, not {status}")
@@ -313,6 +326,7 @@ class Response:
         put(self, "_rows", rows)
         put(self, "_headers", None)
         put(self, "_to_has_tag", to_has_tag)
+        put(self, "_to_at", to_at)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Response is immutable")
@@ -324,6 +338,13 @@ class Response:
             object.__setattr__(self, "_headers", Headers.of_rows(self._rows))
         assert self._headers is not None
         return self._headers
+
+    def is_for(self, request: Request) -> bool:
+        """Whether this is a response to *request*: its topmost Via is that of the request (8.2.6.2, 17.1.3)."""
+        via, rows = request.via.text, self._rows
+        if rows and rows[0][1] is via:  # as `Request.response` makes it
+            return True
+        return self.headers.values("Via")[:1] == [via]
 
     def with_headers(self, rows: Iterable[tuple[str, str]]) -> Response:
         """Return this response with further header fields, ``(name, value)`` pairs.
@@ -341,10 +362,12 @@ class Response:
         compact form where they have one (7.3.3).
         """
         rows = self._rows
+        if self._to_at >= 0 and not compact:
+            return self._plain_bytes(to_tag, server)
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
             refuse_line_breaks(to_tag, "a To tag")
             tag = f";tag={to_tag}"
-            rows = [(name, value.rstrip("; \t") + tag if name in _TO_NAMES else value) for name, value in rows]
+            rows = [(name, value.rstrip(_END_OF_TO) + tag if name in _TO_NAMES else value) for name, value in rows]
         if (
             server
             and refuse_line_breaks(server, "a Server header field")
@@ -352,6 +375,18 @@ class Response:
         ):
             rows = [*rows, ("Server", server)]
         return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body, compact)
+
+    def _plain_bytes(self, to_tag: str | None, server: str | None) -> bytes:
+        """Return what `to_bytes` does for a response to a request of which everything is known: nearly every one."""
+        lines = [f"{name}: {value}" for name, value in self._rows]
+        if to_tag is not None and not self._to_has_tag and self.status != 100:
+            name, value = self._rows[self._to_at]
+            lines[self._to_at] = f"{name}: {value.rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
+        if server:
+            lines.append(f"Server: {refuse_line_breaks(server, 'a Server header field')}")
+        head = "\r\n".join(lines)
+        text = f"SIP/2.0 {self.status} {self.reason}\r\n{head}\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        return text.encode("utf-8", "surrogateescape") + self.body
 
     def _has_to_tag(self) -> bool:
         if self._to_has_tag is None:
@@ -390,7 +425,7 @@ def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
         data = data.lstrip(b"\r\n")
     head, end, body = data.partition(b"\r\n\r\n")
     text = head.decode("utf-8", "surrogateescape")
-    if "\r\n " in text or "\r\n\t" in text:
+    if "\r\n " in text or ("\t" in text and "\r\n\t" in text):
         text = _FOLD.sub(" ", text)
     lines = text.split("\r\n")
     breaks = len(lines) - 1
@@ -457,23 +492,37 @@ def _request_line(line: str) -> tuple[str, str, MessageSyntaxError | None]:
 
 def _check(request: Request) -> None:
     """Raise `MessageSyntaxError` unless *request* has what every server needs of it (8.1.1)."""
-    rows = request.headers.rows
-    for name, key in _MANDATORY_KEYS:
-        values = rows(key)
-        if len(values) != 1 and (not values or key != "via"):
-            raise MessageSyntaxError(f"{'More than one' if values else 'Missing'} {name} header field")
-        if not values[0]:
-            raise MessageSyntaxError(f"Malformed {name} header field")
+    index = request.headers.index
+    try:
+        via = index["via"][0]
+        (from_text,), (to_text,), (call_id,), (cseq_text,) = index["from"], index["to"], index["call-id"], index["cseq"]
+    except (KeyError, ValueError):
+        raise _missing_or_repeated(index) from None
+    if not (via and from_text and to_text and call_id and cseq_text):
+        raise _missing_or_repeated(index)
     # A fault in these is found now; `parsed_once` would come to the same at twice the price.
     parsed = request.__dict__
-    cseq = parsed["cseq"] = CSeq(rows("cseq")[0])
+    cseq = parsed["cseq"] = CSeq(cseq_text)
     if cseq.method != request.method:
         raise MessageSyntaxError("The method of CSeq is not that of the request")
-    via = rows("via")[0]
     if "," in via:
         via = request.headers.values("Via")[0]
     parsed["via"] = Via(via)
-    request.to  # noqa: B018  # asked for so that a fault in it is found now
+    try:
+        parsed["to"] = NameAddr(to_text)
+    except MessageSyntaxError:
+        raise MessageSyntaxError("Malformed To header field") from None
+
+
+def _missing_or_repeated(index: Mapping[str, Sequence[str]]) -> MessageSyntaxError:
+    """Return the fault of a header section of which one of the mandatory fields is missing, repeated or empty."""
+    for name in _MANDATORY:
+        values = index.get(name.lower(), ())
+        if len(values) != 1 and (not values or name != "Via"):
+            return MessageSyntaxError(f"{'More than one' if values else 'Missing'} {name} header field")
+        if not values[0]:
+            return MessageSyntaxError(f"Malformed {name} header field")
+    raise AssertionError("every mandatory header field is there")
 
 
 def answerable_part(head: bytes) -> Request | None:

@@ -30,11 +30,11 @@ _SIP_URI = re.compile(
     (?:(?P<user>[^\x00-\x20\x7f<>"@:]+)(?P<password>:[^\x00-\x20\x7f<>"@]*)?@)?
     (?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_\-][A-Za-z0-9_.\-]*)
     (?::(?P<port>[0-9]{1,5}))?
-    (?P<parameters>(?:;[^\x00-\x20\x7f<>"@;?]*)*)
-    (?:\?(?P<headers>[^\x00-\x20\x7f<>"@]+))?
+    (?P<rest>[;?].*)?
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
+_REST_OF_SIP_URI = re.compile(r'((?:;[^\x00-\x20\x7f<>"@;?]*)*)(?:\?([^\x00-\x20\x7f<>"@]+))?')
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_\-][A-Za-z0-9_.\-]*")
 _TEL_URI = re.compile(
     r"""
@@ -88,7 +88,7 @@ def canonical_host(host: str) -> str:
     of RFC 3261 wrongly asks for before an embedded IPv4 address, count as two (RFC 5118, 4.10). The dot of the root
     behind a name does not count.
     """
-    if not host.startswith("["):
+    if host[:1] != "[":
         return host.lower().removesuffix(".")
     try:
         packed = socket.inet_pton(socket.AF_INET6, host[1:-1].replace(":::", "::"))
@@ -219,7 +219,7 @@ class SIPURI(URI):
         match = _SIP_URI.fullmatch(text)
         if match is None:
             raise MessageSyntaxError("Malformed SIP URI")
-        scheme, user, password, host, port, parameters, headers = match.groups()
+        scheme, user, password, host, port, rest = match.groups()
         self.text = text
         self.scheme = scheme.lower()
         self.user = user
@@ -231,8 +231,15 @@ class SIPURI(URI):
             self.port = number = int(port)
             if not 0 < number <= 65535:
                 raise MessageSyntaxError("Malformed port in a SIP URI")
-        self.parameters = _uri_parameters(parameters, "SIP") if parameters else _NO_PARAMETERS
-        self.headers = headers
+        if rest is None:
+            self.parameters = _NO_PARAMETERS
+            self.headers = None
+        else:
+            match = _REST_OF_SIP_URI.fullmatch(rest)
+            if match is None:
+                raise MessageSyntaxError("Malformed SIP URI")
+            parameters, self.headers = match.groups()
+            self.parameters = _uri_parameters(parameters, "SIP") if parameters else _NO_PARAMETERS
         if host[0] == "[":
             canonical_host(host)
         elif ".." in host:
@@ -313,7 +320,8 @@ class SIPURI(URI):
         """Whether *other* is equivalent by RFC 3261, 19.1.4."""
         if not isinstance(other, SIPURI):
             return False
-        if self.host[0] != "[" and canonical_host(self.host) != canonical_host(other.host):
+        host = self.host
+        if host != other.host and host[0] != "[" and canonical_host(host) != canonical_host(other.host):
             return False  # the usual cases, without taking anything apart
         if self.port != other.port or (self.user != other.user and "%" not in f"{self.user}{other.user}"):
             return False
@@ -440,8 +448,10 @@ def address_of_record(uri: URI) -> str:
     5.1.5). A URI of another scheme stands for itself.
     """
     if isinstance(uri, SIPURI):
-        host = canonical_host(uri.host)
-        return f"sip:{unescape(uri.user)}@{host}" if uri.user is not None else f"sip:{host}"
+        host, user = canonical_host(uri.host), uri.user
+        if user is None:
+            return f"sip:{host}"
+        return f"sip:{unescape(user) if '%' in user else user}@{host}"
     if isinstance(uri, TelURI):
         context = None if uri.is_global else uri.phone_context
         return f"tel:{uri.number}" if context is None else f"tel:{uri.number};phone-context={context}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
@@ -14,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_sipuas.deferreds import call
+from twisted_sipuas.deferreds import call, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.logs import Logger
@@ -42,8 +43,8 @@ Redeliver = Callable[[bytes, IFlow], "bool | None"]
 
 Trace = Callable[[Request, "Response | None", IFlow], object]
 """Is called with a request, a response to it that goes out for the first time, and the flow that the request came on,
-or for a refusal without a transaction the one that it goes by; with None for an ACK, which has no response, and for a
-request that is met with silence."""
+or for a refusal without a transaction the one that it goes by; with None for a request that is met with silence, as are
+an ACK, what a stateless server ignores, what would get a 408 (RFC 4320), and what is too much for an answer."""
 
 
 class _Transaction(Protocol):
@@ -131,9 +132,11 @@ class BaseLayer:
         """Answer *request* with the status of *fault*, statelessly: nothing of it can be trusted to match (8.2.7)."""
         self._counters["malformed"] += 1
         admission = self._admission
-        if request.method not in self.unanswered and (admission is None or admission.is_worth_refusing(route)):
-            reason = None if fault.status == 505 else fault.reason
-            self.respond_statelessly(request.response(fault.status, reason, rule="syntax"), request, route)
+        if request.method in self.unanswered or not (admission is None or admission.is_worth_refusing(route)):
+            self.traced(request, None, route)
+            return
+        reason = None if fault.status == 505 else fault.reason
+        self.respond_statelessly(request.response(fault.status, reason, rule="syntax"), request, route)
 
     def respond_statelessly(self, response: Response, request: Request, route: IFlow) -> None:
         """Send *response* to *request* on *route*, and keep nothing (8.2.7)."""
@@ -251,11 +254,24 @@ class BaseLayer:
         name = getattr(user, "handler_name", None)
         return type(user).__qualname__ if name is None else str(name(method))
 
+    def _ack_failed(self, ack: Request, failure: Failure) -> None:
+        """Log what the transaction user raised over *ack*, unless that is malformed: there is no way to tell."""
+        error = failure.value
+        if not (isinstance(error, MessageSyntaxError) and error.is_about(ack)):
+            _log.failure("{handler} failed", failure, handler=self._handler_name("ACK"))
+
     def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
         """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
         began = perf_counter()
-        call(method, *arguments, failed=lambda failure: self._user_failed(transaction, failure))
-        self.worked += perf_counter() - began
+        try:
+            pending = waited_for(method(*arguments))
+        except (Exception, CancelledError):  # as `call` does, without a function made for each request
+            self._user_failed(transaction, Failure())
+            return
+        finally:
+            self.worked += perf_counter() - began
+        if pending is not None:
+            pending.addErrback(lambda failure: self._user_failed(transaction, failure))
 
     def _user_failed(self, transaction: _Transaction, failure: Failure) -> None:
         """Answer for the transaction user: a refusal as raised, anything else logged once and 500 without details."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import re
-import sys
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -88,6 +87,18 @@ class State(enum.Enum):
     """Gone from the table."""
 
 
+# Before Python 3.12, to name a member by its class takes ten times as long, and every transaction does so twenty times.
+_TRYING = State.TRYING
+_PROCEEDING = State.PROCEEDING
+_COMPLETED = State.COMPLETED
+_CONFIRMED = State.CONFIRMED
+_ACCEPTED = State.ACCEPTED
+_TERMINATED = State.TERMINATED
+_ANSWERED = EndReason.ANSWERED
+
+_METHODS = {method: method for method in KNOWN_METHODS}  # so that all transactions that wait have the same text
+
+
 @implementer(IServerTransaction)
 class ServerTransaction(Timed):
     """What both machines share: one request, the way back, and one timer, which is that of the state.
@@ -130,8 +141,7 @@ class ServerTransaction(Timed):
     ) -> None:
         self._queue = None
         self.key = key
-        method = request.method
-        self.method = sys.intern(method) if method in KNOWN_METHODS else method  # one text for all that wait
+        self.method = _METHODS.get(request.method, request.method)
         self.request: Request | None = request
         self.to_tag = to_tag
         self.merge_key = merge_key
@@ -139,7 +149,7 @@ class ServerTransaction(Timed):
         self.identity: object = None
         self.dialog: object = None
         self.cancelled = False
-        self.outcome = EndReason.ANSWERED
+        self.outcome = _ANSWERED
         self.is_registered = False
         self.state: State = self.initial_state
         self._route = route
@@ -154,7 +164,7 @@ class ServerTransaction(Timed):
     @property
     def ended(self) -> bool:
         """Whether it is over and sends nothing any more."""
-        return self.state is State.TERMINATED
+        return self.state is _TERMINATED
 
     @property
     def is_merged(self) -> bool:
@@ -202,12 +212,7 @@ class ServerTransaction(Timed):
             self.respond(response)
             return
         assert self.request is not None
-        if response.status == 408 and self.method != "INVITE":
-            self._send_and_forget(None)  # RFC 4320, 4.2: the client has given up by itself
-            return
-        data = self._keeper.stateless_octets(response, self.request, self._route)
-        self._keeper.traced(self.request, None if data is None else response, self.flow)
-        self._send_and_forget(data)
+        self._send_and_forget(self._final(response, None))
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -232,7 +237,7 @@ class ServerTransaction(Timed):
         """The latest response did not arrive: send it another way, or end if there is none (18.4, 17.2.4)."""
         response = self._last_response
         if response is None:
-            if self.state is not State.ACCEPTED:  # where it is the transaction user that has it
+            if self.state is not _ACCEPTED:  # where it is the transaction user that has it
                 return
         elif self._keeper.redeliver(response, self._route):
             return
@@ -240,7 +245,7 @@ class ServerTransaction(Timed):
 
     def abandon(self, reason: EndReason) -> None:
         """End the transaction now, whatever is owed."""
-        if self.state is not State.TERMINATED:
+        if self.state is not _TERMINATED:
             self._terminate(reason)
 
     def _admits_length(self, data: bytes, size: int) -> bool:
@@ -262,6 +267,23 @@ class ServerTransaction(Timed):
             self._keeper.traced(self.request, response, self.flow)
         return data
 
+    def _final(self, response: Response, to_tag: str | None) -> bytes | None:
+        """Return the first final *response* as it is sent; with None as its *to_tag*, as where nothing is kept.
+
+        None for what is not sent: what is too long for that, and a 408 unless that is to an INVITE. Such a client has
+        given up by itself, and silence is what it is owed (RFC 4320, 4.2).
+        """
+        keeper = self._keeper
+        assert self.request is not None
+        if response.status == 408 and self.method != "INVITE":
+            data = None
+        elif to_tag is None:
+            data = keeper.stateless_octets(response, self.request, self._route)
+        else:
+            data = response.to_bytes(to_tag, keeper.server_header)
+        keeper.traced(self.request, None if data is None else response, self.flow)
+        return data
+
     def _trying(self, due: float, rule: str) -> Response:
         """Return the 100 that was *due* so many seconds after the request, and is sent as the timer fires."""
         assert self.request is not None, "the timer stops with the final response"
@@ -273,7 +295,7 @@ class ServerTransaction(Timed):
 
         A failure ends the transaction.
         """
-        if self.state is not State.ACCEPTED:
+        if self.state is not _ACCEPTED:
             self._last_response = data
         if not self.is_registered:
             self._keeper.register(self)
@@ -313,7 +335,7 @@ class ServerTransaction(Timed):
 
     def _terminate(self, reason: EndReason) -> None:
         self.outcome = reason
-        self._finish(State.TERMINATED)
+        self._finish(_TERMINATED)
         self._last_response = None
         self._keeper.ended(self, reason)
 
@@ -330,7 +352,7 @@ class InviteServerTransaction(ServerTransaction):
 
     __slots__ = ("_is_tag_ours", "_retransmission", "_source")
 
-    initial_state = State.PROCEEDING
+    initial_state = _PROCEEDING
 
     def _prepare(self, request: Request) -> None:
         self._is_tag_ours = request.to.tag is None
@@ -340,18 +362,18 @@ class InviteServerTransaction(ServerTransaction):
     @property
     def is_owed(self) -> bool:
         """Whether a final response or an ACK is still to come."""
-        return self.state is State.PROCEEDING or self.state is State.COMPLETED
+        return self.state is _PROCEEDING or self.state is _COMPLETED
 
     def start(self) -> None:
         """Send a 100 in 200 ms unless the transaction user is faster (17.2.1)."""
-        if self.state is State.PROCEEDING and self._last_response is None:
+        if self.state is _PROCEEDING and self._last_response is None:
             self._keeper.queue(self._keeper.timers.trying_delay).append(self)
 
     def timed_out(self) -> None:
         """The timer of the state fired: the 200 ms, or Timer H, I or L."""
-        if self.state is State.PROCEEDING:
+        if self.state is _PROCEEDING:
             self._send(self._octets(self._trying(self._keeper.timers.trying_delay, "17.2.1-2")))
-        elif self.state is State.COMPLETED:
+        elif self.state is _COMPLETED:
             if self._source is not None:
                 self._keeper.sources.disprove(self._source)
             self._terminate(EndReason.ACK_TIMEOUT)  # 17.2.1, Timer H: no ACK ever came
@@ -361,26 +383,26 @@ class InviteServerTransaction(ServerTransaction):
 
     def _answer_retransmission(self) -> None:
         """Resend the latest provisional, or in Completed the final response; else absorb it (17.2.1, RFC 6026)."""
-        if self.state is State.PROCEEDING or self.state is State.COMPLETED:
+        if self.state is _PROCEEDING or self.state is _COMPLETED:
             self._resend()
 
     def ack_received(self, to_tag: str | None) -> bool:
         """Take an ACK with *to_tag*; returns False in Accepted, where it is the transaction user's (RFC 6026, 7.1)."""
-        if self.state is State.COMPLETED:
+        if self.state is _COMPLETED:
             if self._source is not None and self._is_tag_ours and to_tag == self.to_tag:
                 self._keeper.sources.prove(self._source)
-            self._enter(State.CONFIRMED)
+            self._enter(_CONFIRMED)
             if self.flow.is_reliable:  # Timer I is zero
                 self._terminate(self.outcome)
             else:
                 self._last_response = None
                 self._keeper.waits(self, self._keeper.timers.t4)
-        return self.state is not State.ACCEPTED
+        return self.state is not _ACCEPTED
 
     def respond(self, response: Response) -> None:
         """See `IServerTransaction`."""
         status = response.status
-        if self.state is State.PROCEEDING:
+        if self.state is _PROCEEDING:
             data = self._octets(self._with_timestamp(response) if status == 100 else response)
             if status < 200:
                 self.stop_waiting()
@@ -391,7 +413,7 @@ class InviteServerTransaction(ServerTransaction):
                 self._complete(data)
             else:
                 self._respond_once(response, data)
-        elif self.state is State.ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
+        elif self.state is _ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
             self._send(self._octets(response))
         else:  # Completed, Confirmed, Terminated: the final response went out
             self._keeper.dropped(self.method, response, self.outcome)
@@ -408,17 +430,17 @@ class InviteServerTransaction(ServerTransaction):
         return Response(response.status, response.reason, headers, response.body, rule=response.rule)
 
     def _accept(self, data: bytes) -> None:
-        self._finish(State.ACCEPTED)
+        self._finish(_ACCEPTED)
         self._last_response = None
         if self.cancelled:
-            self.outcome = EndReason.ANSWERED  # the transaction user took the call all the same
+            self.outcome = _ANSWERED  # the transaction user took the call all the same
         self._send(data)
-        if self.state is State.ACCEPTED:
+        if self.state is _ACCEPTED:
             self._keeper.waits(self, self._keeper.timers.lifetime)
 
     def _complete(self, data: bytes) -> None:
         keeper = self._keeper
-        self._finish(State.COMPLETED)
+        self._finish(_COMPLETED)
         keeper.holds(len(data))
         if not self.flow.is_reliable:
             self._retransmission = _Retransmission(self, keeper)
@@ -450,7 +472,7 @@ class InviteServerTransaction(ServerTransaction):
         if self._retransmission is not None:
             self._retransmission.stop_waiting()
             self._retransmission = None
-        if self.state is State.COMPLETED:
+        if self.state is _COMPLETED:
             self._keeper.holds(-self.octets)
             if self._source is not None:
                 self._keeper.sources.release(self._source, self.octets)
@@ -483,21 +505,21 @@ class NonInviteServerTransaction(ServerTransaction):
 
     __slots__ = ()
 
-    initial_state = State.TRYING
+    initial_state = _TRYING
 
     @property
     def is_owed(self) -> bool:
         """Whether a final response is still to come."""
-        return self.state is State.TRYING or self.state is State.PROCEEDING
+        return self.state is _TRYING or self.state is _PROCEEDING
 
     def start(self) -> None:
         """Send a 100 once a client's Timer E has reached T2, and never before (RFC 4320, 4.1)."""
-        if self.state is State.TRYING:
+        if self.state is _TRYING:
             self._keeper.queue(self._keeper.timers.late_trying_delay).append(self)
 
     def timed_out(self) -> None:
         """The timer of the state fired: that of the late 100, or Timer J."""
-        if self.state is State.TRYING:
+        if self.state is _TRYING:
             self._proceed(self._octets(self._trying(self._keeper.timers.late_trying_delay, "4320-3")))
         else:
             self._terminate(self.outcome)  # 17.2.2, Timer J: no more retransmitted requests are to be expected
@@ -507,32 +529,30 @@ class NonInviteServerTransaction(ServerTransaction):
         self._resend()
 
     def respond(self, response: Response) -> None:
-        """See `IServerTransaction`; of provisional responses only a late 100 is sent (RFC 4320, 4.1).
-
-        A 408 is not sent: the client has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
-        """
+        """See `IServerTransaction`; of provisional responses only a late 100 is sent (RFC 4320, 4.1), and no 408."""
         if not self.is_owed:  # 17.2.2: any other final response is discarded
             self._keeper.dropped(self.method, response, self.outcome)
             return
         if response.status < 200:
-            if response.status == 100 and (self.flow.is_reliable or self.state is State.PROCEEDING):
+            if response.status == 100 and (self.flow.is_reliable or self.state is _PROCEEDING):
                 self._proceed(self._octets(response))
             return
         assert self.request is not None, "it is owed an answer"
-        final = None if response.status == 408 else self._octets(response)
-        may_go = final is None or self._admits_length(final, self.request.size)
-        self._finish(State.COMPLETED)
+        size = self.request.size
+        final = self._final(response, self.to_tag)
+        may_go = final is None or self._admits_length(final, size)
+        self._finish(_COMPLETED)
         if self.flow.is_reliable:  # Timer J is zero: there are no retransmissions to absorb
             self._send_and_forget(final)
             return
         self._send(final if may_go else None)
         if not may_go:
             self._last_response = final  # for when the client asks again
-        if self.state is State.COMPLETED:
+        if self.state is _COMPLETED:
             self._keeper.waits(self, self._keeper.timers.lifetime)
 
     def _proceed(self, data: bytes) -> None:
-        self._enter(State.PROCEEDING)
+        self._enter(_PROCEEDING)
         self._send(data)
 
 

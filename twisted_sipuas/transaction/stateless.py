@@ -77,6 +77,7 @@ class _StatelessTransaction:
         if response.status < 200:
             return  # 8.2.7: it must not send provisional responses
         if response.status == 408 and self.method != "INVITE":
+            self._layer.traced(self.request, None, self.flow)
             self.abandon(self.outcome)  # RFC 4320, 4.2: the client has given up by itself
             return
         data = self._octets(response, self.request)
@@ -173,6 +174,7 @@ class StatelessLayer(BaseLayer):
     def request_received(self, request: Request, flow: IFlow, route: IFlow) -> None:
         """Hand *request* to the transaction user, unless it is at it already; *route* is the way back."""
         if request.method in self.unanswered:
+            self.traced(request, None, flow)
             return
         try:
             key = transaction_key(request)

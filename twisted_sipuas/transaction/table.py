@@ -40,7 +40,7 @@ def transaction_key(request: Request, to_tag: str | None = None) -> str:
     `MessageSyntaxError` if one of these is malformed.
     """
     via = request.via
-    branch = via.branch
+    branch = via.parameters.get("branch")
     if branch is not None and _is_identifier(branch):
         return _bounded(f"{branch} {via.sent_by}")
     from_tag = request.from_.tag or ""
@@ -63,7 +63,7 @@ def has_identifier(via: Via) -> bool:
 
 
 def _is_identifier(branch: str) -> bool:
-    return (branch[:7] == _MAGIC_COOKIE or branch[:7].lower() == _MAGIC_COOKIE.lower()) and len(branch) > 7
+    return (branch.startswith(_MAGIC_COOKIE) or branch[:7].lower() == _MAGIC_COOKIE.lower()) and len(branch) > 7
 
 
 def merge_key(request: Request) -> int | None:
@@ -74,16 +74,17 @@ def merge_key(request: Request) -> int | None:
     and nobody can bring that about, for Python keys its hash of text.
     """
     try:
-        if request.to.tag is not None:
+        if "tag" in request.to.parameters:
             return None
-        return hash((_from_tag(request), request.call_id, request.cseq.number, request.method))
-    except MessageSyntaxError:
+        call_id = request.headers.index["call-id"][0]
+        return hash((_from_tag(request), call_id, request.cseq.number, request.method))
+    except (MessageSyntaxError, LookupError):
         return None
 
 
 def _from_tag(request: Request) -> str | None:
     """Return the From tag, without reading the whole of From where it is written as nearly always."""
-    head, _, tag = (request.headers.get("From") or "").rpartition(">;tag=")
+    head, _, tag = request.headers.index["from"][0].rpartition(">;tag=")
     return tag if head and tag.isalnum() else request.from_.tag
 
 

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.syntax.uri import canonical_host
 
-__all__ = ["MAX_ADDRESSES", "NameServerResolver", "default_port", "default_resolver", "locate"]
+__all__ = ["MAX_ADDRESSES", "NameServerResolver", "default_port", "default_resolver", "locate", "of_name"]
 
 MAX_ADDRESSES = 8
 """How many addresses `locate` gives at most."""
@@ -121,7 +121,7 @@ class _Search:
             return []
         try:
             answers, _, _ = await getattr(self._resolver, look_up)(name, self._patience)
-            return _of_name(answers, name, kind)
+            return of_name(answers, name, kind)
         except CancelledError:
             raise
         except Exception:
@@ -146,8 +146,8 @@ def _text(name: dns.Name | None) -> str:
     return "" if name is None else name.name.decode("ascii", "replace")
 
 
-def _of_name(answers: Iterable[Any], name: str, kind: Any) -> list[Any]:
-    """Return the records of *kind* in *answers* that are for *name* or what it is an alias of."""
+def of_name(answers: Iterable[Any], name: str, kind: Any) -> list[Any]:
+    """Return the records of *kind* in *answers*, resource records, that are for *name* or what it is an alias of."""
     records = [(_text(answer.name).lower().removesuffix("."), answer.payload) for answer in answers]
     aliases = {
         owner: _text(record.name).lower().removesuffix(".")
@@ -249,6 +249,7 @@ class _QueryReactor:
 
     def listenUDP(self, port: int, protocol: dns.DNSDatagramProtocol, **options: Any) -> IListeningPort:
         """See `IReactorUDP`; the resolver closes this itself when it has its answer or is cancelled."""
+        protocol.noisy = False  # or it logs each query twice, as a port that starts and stops
         listening: IListeningPort = self._reactor.listenUDP(port, protocol, **options)
         return listening
 

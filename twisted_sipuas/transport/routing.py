@@ -42,10 +42,11 @@ _NOBODY = Trust()
 
 
 def stamp(request: Request, flow: IFlow) -> None:
-    """Note in the topmost Via of *request* where it came from (18.2.1; RFC 3581, 4).
+    """Note in *request* what it came on, and in its topmost Via where from (18.2.1; RFC 3581, 4).
 
     The peer of a UNIX socket has no address to be noted. Raises `MessageSyntaxError` if that Via is malformed.
     """
+    request.flow = flow
     via = request.via
     source, port = flow.remote_address
     if "rport" in via.parameters or (via.host != source and canonical_host(via.host) != _reference(source)):

@@ -34,7 +34,7 @@ class AnsweringServer(UserAgentServer):
 
     With a 2xx it takes the call: every audio and video stream of the offer is taken as inactive, all others are
     refused, and an INVITE without an offer gets one (13.3.1.4, RFC 3264). The call lasts until the caller ends it, or
-    for `max_call_time`. Where no stream can be taken the answer is 488.
+    for `max_call_time`. Where none of the streams that are offered can be taken the answer is 488.
 
     *authenticator*, *domains* and *clock* are as for `UserAgentServer`. Raises `ValueError` for any other status.
     """
@@ -87,7 +87,7 @@ class AnsweringServer(UserAgentServer):
             media, time = sdp.offer(() if before is None else before.media), "0 0"
         else:
             media, time = sdp.answer(offered), offered.time
-            if not any(stream.port for stream in media):
+            if any(stream.port for stream in offered.media) and not any(stream.port for stream in media):
                 raise _not_acceptable(304, "Media type not available", host)
         if before is None:
             session, version = _session_id(), 0

@@ -12,6 +12,7 @@ from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow
 from twisted_sipuas.syntax.addresses import RecordRoute
 from twisted_sipuas.syntax.fields import NameAddr
+from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI
 from twisted_sipuas.transaction.table import has_identifier
@@ -80,7 +81,8 @@ class Dialog:
     display name and tag. `remote_target` is the `SIPURI` that requests to the peer are for, `route_set` the values of
     Record-Route that they visit, in order, as received. `local_sequence` is the number of our latest request, None
     before the first; `remote_sequence` that of the peer's. `is_secure` says that the INVITE came over TLS for a SIPS
-    URI. `flow` is what the peer's latest INVITE or ACK came on. `session` is yours: the core never reads it.
+    URI. `flow` is what the peer's latest request came on, by which it has proven to be there. `session` is yours: the
+    core never reads it.
     """
 
     __slots__ = (
@@ -118,11 +120,14 @@ class Dialog:
         While the 2xx waits for its ACK the BYE waits too (15). Returns a `Deferred` that fires when the peer has
         answered or has been given up, at once if the dialog is over. *reason* is what `dialog_ended` is told.
 
-        Raises `ValueError` for an early dialog: it is the INVITE's to answer (15).
+        An INVITE within the dialog that waits for its answer gets 487. The handlers of other requests within it, of
+        which one may have called this, answer them as they would have.
+
+        Raises `ValueError` for an early dialog, which is the INVITE's to answer (15), and as `Headers` does.
         """
         if self.state is DialogState.EARLY:
             raise ValueError("an early dialog is ended by a final response to its INVITE")
-        return self._session.end(reason, tuple(headers))
+        return self._session.end(reason, tuple(Headers(headers)))
 
     def next_request(self, method: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[Request, SIPURI]:
         """Return the next request of ours, without a Via, and the URI that says where it goes first (12.2.1.1).

@@ -130,16 +130,18 @@ def content_type(server: Role, request: Request, transaction: IServerTransaction
 
     Accept or Accept-Encoding tells what is understood.
     """
-    accepted = server.accepted_types(request.method)
-    if not request.body or accepted is None:
+    if not request.body:
         return
+    accepted, headers = server.accepted_types(request.method), request.headers
+    if accepted is None and not headers.rows("content-encoding") and not headers.rows("content-language"):
+        return  # any type is understood, and then what is inside a multipart is for who takes it
     try:
-        body = parse_body(request.headers, request.body)
+        body = parse_body(headers, request.body)
     except MessageSyntaxError as fault:
         raise SIPError(fault.status, fault.reason, rule="8.2.3-1") from None
     if body.is_optional:
         return
-    if not _is_understood(body, frozenset(media_range.lower() for media_range in accepted)):
+    if accepted is not None and not _is_understood(body, frozenset(map(str.lower, accepted))):
         raise SIPError(415, headers=[("Accept", ", ".join(accepted))], rule="8.2.3-2")
     needed = [leaf.headers for leaf in body.leaves() if not leaf.is_optional]
     if not all(_has_known_encoding(headers, server.accept_encoding) for headers in needed):

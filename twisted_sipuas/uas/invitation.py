@@ -131,7 +131,9 @@ class Invitation(Timed):
         return cast("Deferred[None]", self._transaction.when_cancelled())
 
     def respond_statelessly(self, response: Response) -> None:
-        """See `IServerTransaction`; for refusals only."""
+        """See `IServerTransaction`; for refusals only, and `ValueError` says so: no call can be taken so (8.2.7)."""
+        if response.status < 300:
+            raise ValueError(f"a {response.status} to an INVITE is sent by respond(): this is for refusals")
         self._transaction.respond_statelessly(response)
         self.close()
 
@@ -146,13 +148,12 @@ class Invitation(Timed):
         request, status = self.request, response.status
         if request is None and 200 <= status < 300:
             self._drop(response)
-        elif request is None or status == 100:
-            self._transaction.respond(response)
-        elif status < 300:
+        elif request is not None and 100 < status < 300:
             self._make_dialog(response, request)
         else:
             self._transaction.respond(response)
-            self.close()
+            if self.request is None:  # that was final, or could not be sent
+                self.close()
 
     def take_place(self) -> None:
         """The INVITE has passed every check: it is the one that is pending in its dialog, or may become a call."""
@@ -178,7 +179,7 @@ class Invitation(Timed):
         self.start_reminding()
 
     def close(self) -> None:
-        """The INVITE has its final response: a dialog that was early until now is none (12.3)."""
+        """The INVITE has its final response, or will have none: a dialog that is early still is none (12.3)."""
         self.stop_waiting()
         self._give_up_place()
         session = self._session
@@ -197,14 +198,15 @@ class Invitation(Timed):
         response = self._completed(response, request)
         is_waiting = self._queue is not None
         self._transaction.respond(response)
+        if self._transaction.ended:  # it could not be sent, and who called has no dialog (17.2.4)
+            self.close()
+            return
         if is_final:
             self.stop_waiting()
         else:
             self._provisional = response
             if is_waiting:
                 self.start_reminding()
-        if not is_final and self._transaction.ended:  # it could not be sent
-            return
         session = self._session
         if session is None:
             session = self._calls.begin(request, self._transaction)

@@ -65,7 +65,7 @@ class Registrar(UserAgentServer):
         super().__init__(authenticator=authenticator, domains=domains, clock=clock)
         self.store = store
         self.limits = limits or Limits()
-        self._queues: dict[str, DeferredLock] = {}
+        self._queues: dict[str, DeferredLock | None] = {}  # None while one is at it and nobody waits, as nearly always
         self._refused = {"queue_refusals": 0, "race_refusals": 0}
 
     @property
@@ -101,33 +101,49 @@ class Registrar(UserAgentServer):
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
         """Steps 4 to 8 of 10.3."""
         uri = _registered(request)
-        if not await _result(self.may_register(transaction.identity, uri, request)):
+        verdict: object = self.may_register(transaction.identity, uri, request)
+        pending = waited_for(verdict)
+        if not (verdict if pending is None else await pending):
             raise SIPError(403, rule="10.3-15")
         if not inspection.is_served(self, uri, transaction.flow):
             raise SIPError(404, rule="10.3-17")
         address = address_of_record(uri)
         registration = Registration.from_request(request, self.limits)
-        queue = self._queues.setdefault(address, DeferredLock())
-        if len(queue.waiting) >= self.max_queued:
-            self._refused["queue_refusals"] += 1
-            raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
-        await queue.acquire()
+        if address not in self._queues:
+            self._queues[address] = None
+        else:
+            queue = self._queues[address]
+            if queue is None:
+                queue = self._queues[address] = DeferredLock()
+                queue.acquire()  # for the one that is at it
+            if len(queue.waiting) >= self.max_queued:
+                self._refused["queue_refusals"] += 1
+                raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
+            await queue.acquire()
         try:
             return await self._register(request, transaction.flow, address, registration)
         finally:
-            queue.release()
-            if not queue.locked and self._queues.get(address) is queue:
+            queue = self._queues[address]
+            if queue is not None:
+                queue.release()
+            if queue is None or not queue.locked:
                 del self._queues[address]
 
     async def _register(self, request: Request, flow: IFlow, address: str, registration: Registration) -> Response:
         """Steps 6 to 8: change the bindings all at once, and list those that there are now."""
         assert self.clock is not None, "a service gives its clock to its transaction user"
         for _ in range(self.max_attempts):
-            bindings, version = await _result(self.store.bindings(address))
+            found: Any = self.store.bindings(address)
+            pending = waited_for(found)
+            bindings, version = found if pending is None else await pending
             now = self.clock.seconds()
             changed = apply(registration, bindings, now, self.limits)
             listing = _listing(request, flow, changed, now)
-            if changed == bindings or await _result(self.store.replace(address, version, changed)):
+            if changed == bindings:
+                return listing
+            done: object = self.store.replace(address, version, changed)
+            pending = waited_for(done)
+            if done if pending is None else await pending:
                 return listing
         self._refused["race_refusals"] += 1
         raise SIPError(503, headers=[("Retry-After", "1")], rule="max_attempts")
@@ -151,12 +167,11 @@ def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: fl
     if "Path" in request.headers:  # RFC 3327, 5.3: the 200 has it too
         headers += [("Path", path) for path in request.headers.values("Path")]
     response = request.response(200, contacts=contacts, headers=headers, rule="10.3-41")
-    if not flow.is_reliable and len(response.to_bytes()) > _MAX_LISTING:
+    if not flow.is_reliable and not _fits(request, contacts) and len(response.to_bytes()) > _MAX_LISTING:
         raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
     return response
 
 
-async def _result(value: object) -> Any:
-    """Return *value*, or what it is a `Deferred` or coroutine of."""
-    pending = waited_for(value)
-    return value if pending is None else await pending
+def _fits(request: Request, contacts: Iterable[str]) -> bool:
+    """Whether the 200 that lists *contacts* is surely short enough, for what it repeats of *request* is no longer."""
+    return request.size > 0 and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2

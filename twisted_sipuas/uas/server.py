@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.deferreds import waited_for
-from twisted_sipuas.errors import MessageSyntaxError, SIPError
+from twisted_sipuas.deferreds import begun, waited_for
+from twisted_sipuas.errors import SIPError
 from twisted_sipuas.interfaces import (
     EndReason,
     IAuthenticator,
@@ -22,32 +22,18 @@ from twisted_sipuas.interfaces import (
     ITransactionUser,
 )
 from twisted_sipuas.syntax.message import Request, Response
-from twisted_sipuas.syntax.scalars import Expires
 from twisted_sipuas.syntax.uri import URI, canonical_domain
 from twisted_sipuas.uas import inspection
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, check_caller, remote_target
+from twisted_sipuas.uas.handlers import HandlersAtWork
 from twisted_sipuas.uas.invitation import Invitation
-from twisted_sipuas.uas.session import Sessions
+from twisted_sipuas.uas.session import Sessions, no_dialog
 
 __all__ = ["UserAgentServer"]
 
 _PREFIX = "handle_"
-
-
-class _Watched:
-    """A handler that is at it: its `Deferred`, the transaction that it was given, and the timer that bounds it."""
-
-    __slots__ = ("pending", "status", "timer", "transaction")
-
-    def __init__(self, pending: Deferred[Any], transaction: IServerTransaction) -> None:
-        self.pending = pending
-        self.transaction = transaction
-        self.status = 0  # what is answered when the time is up
-        self.timer: IDelayedCall | None = None
-
-    def stop_timer(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
+_ANSWERED = EndReason.ANSWERED  # before Python 3.12, to name a member by its class takes ten times as long
+_COLLECTIONS = ("supported", "accept", "accept_encoding", "accept_language", "required_extensions", "schemes")
 
 
 @implementer(ITransactionUser)
@@ -105,7 +91,8 @@ class UserAgentServer:
     invite_timeout: ClassVar[float] = 180.0
     """Seconds a handler has for an INVITE; then the answer is 480 and the handler is cancelled.
 
-    An Expires of less counts, and then the answer is 487 (13.3.1)."""
+    An Expires of less counts, and then the answer is 487 (13.3.1). What a handler does behind its answer it does within
+    the same time, and goes on with though the caller hangs up: `dialog_ended` is what tells that."""
 
     handler_timeout: ClassVar[float] = 30.0
     """Seconds a handler has for any other request, less than its client waits; then the answer is 504."""
@@ -122,13 +109,13 @@ class UserAgentServer:
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
-        del handlers["ACK"]  # which is answered by nobody
-        methods = set(handlers)
+        cls._handlers = handlers = {name[len(_PREFIX) :]: name for name in dir(cls) if name.startswith(_PREFIX)}
+        _check_definition(cls, handlers)
+        methods = set(handlers) - {"ACK"}  # which is answered by nobody
         if "INVITE" in methods:
-            handlers.setdefault("BYE", "_answer_bye")
-            methods |= {"ACK", "BYE", "CANCEL"}  # 20.5: they are understood too
-        cls._handlers = handlers
+            methods |= {"ACK", "CANCEL"}  # 20.5: they are understood too
+        elif cls.handle_BYE is UserAgentServer.handle_BYE:
+            methods.discard("BYE")  # there is no call to end
         cls.allow = tuple(sorted(methods))
         cls.supported_tags = frozenset(tag.lower() for tag in cls.supported)
 
@@ -142,9 +129,8 @@ class UserAgentServer:
         self.authenticator = authenticator
         self.domains = frozenset(map(canonical_domain, domains))
         self.clock = clock
-        self._pending: dict[IServerTransaction, _Watched] = {}
-        self._handler_timeouts = 0
         self._calls = Sessions(self) if "INVITE" in self._handlers else None
+        self._at_work = HandlersAtWork(self, self._calls)
 
     @property
     def needs_transactions(self) -> bool:
@@ -160,7 +146,7 @@ class UserAgentServer:
     def counters(self) -> Mapping[str, int]:
         """A read-only view of what this server's bounds did, and of what is at work now."""
         calls = {} if self._calls is None else self._calls.counters
-        return {"handlers": len(self._pending), "handler_timeouts": self._handler_timeouts, **calls}
+        return {**self._at_work.counters, **calls}
 
     @property
     def description(self) -> str:
@@ -202,12 +188,16 @@ class UserAgentServer:
 
     def transaction_cancelled(self, transaction: IServerTransaction) -> None:
         """Answer the INVITE 487 and cancel its handler (9.2)."""
-        self._refuse_pending(transaction, "9.2-6")
+        self._at_work.refuse(transaction, "9.2-6")
 
     def transaction_ended(self, transaction: IServerTransaction, reason: EndReason) -> None:
         """Cancel the handler, if the transaction ended before its answer; what it does behind that is its own."""
-        if reason is not EndReason.ANSWERED:
-            self._abandon(transaction)
+        if reason is not _ANSWERED:
+            self._at_work.cancel(transaction)
+
+    def refuse_pending(self, transaction: IServerTransaction) -> None:
+        """Answer a request of a dialog that is over 487, and cancel its handler (15.1.2)."""
+        self._at_work.refuse(transaction, "15.1.2-8")
 
     # For subclasses
 
@@ -252,6 +242,10 @@ class UserAgentServer:
         if self._calls is None or transaction.dialog is not None:
             return self._options(request, transaction)
         return self._if_admitted(self._calls, request, transaction, self._options)
+
+    def handle_BYE(self, request: Request, transaction: IServerTransaction) -> object:
+        """Answer a BYE, whose dialog is over already (15.1.2); it is served by a class that takes calls."""
+        return request.response(200, rule="15.1.2-5")
 
     def capabilities(self, request: Request, transaction: IServerTransaction) -> bytes:
         """Return the session description for the 200 to OPTIONS, ``application/sdp``; by default none (11.2).
@@ -298,16 +292,12 @@ class UserAgentServer:
             answer: object = self._authenticate(self.authenticator, request, shown)
         else:
             answer = self._inspect_and_handle(request, shown)
+        answer = begun(answer)
         pending = waited_for(answer)
         if pending is None:
             self._answer(answer, request, shown)
             return None
-        self._pending[transaction] = _Watched(pending, shown)
-        pending.addBoth(self._finished, transaction)
-        if transaction in self._pending:
-            self._watch(request, transaction)
-        pending.addCallback(self._answer, request, shown)
-        return pending
+        return self._at_work.wait_for(pending, request, transaction, shown).addCallback(self._answer, request, shown)
 
     def _inspect_and_handle(self, request: Request, transaction: IServerTransaction) -> object:
         for check in self.checks:
@@ -318,14 +308,14 @@ class UserAgentServer:
             if dialog is not None:
                 if request.method == "INVITE" and request.contacts:
                     remote_target(request)
-                calls.check_order(request, dialog)
+                calls.check_order(request, dialog, transaction.flow)
                 if request.method == "BYE":
-                    calls.bye_received(dialog)
+                    calls.bye_received(request, dialog)
                 elif isinstance(transaction, Invitation):
                     transaction.take_place()
             elif request.to.tag is not None or request.method == "BYE":
                 if not self.knows_dialog(request):
-                    raise SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
+                    raise no_dialog(request)
                 if isinstance(transaction, Invitation):
                     check_caller(request)
                     calls.check_room()
@@ -382,10 +372,6 @@ class UserAgentServer:
             200, headers=headers, body=body, content_type=content_type if body else None, rule="11.2-1"
         )
 
-    def _answer_bye(self, request: Request, transaction: IServerTransaction) -> Response:
-        """Answer a BYE, whose dialog is over already (15.1.2)."""
-        return request.response(200, rule="15.1.2-5")
-
     async def _authenticate(
         self, authenticator: IAuthenticator, request: Request, transaction: IServerTransaction
     ) -> object:
@@ -403,86 +389,31 @@ class UserAgentServer:
                 raise TypeError(
                     f"{self.handler_name(request.method)} returned {answer!r}; a provisional response is for respond()"
                 )
+            if not answer.is_for(request):
+                raise TypeError(f"{self.handler_name(request.method)} returned {answer!r}, made of another request")
             transaction.respond(answer)
         elif answer is not None:
             raise TypeError(f"{self.handler_name(request.method)} returned {type(answer).__name__}, not a Response")
         elif transaction.request is not None:
             raise TypeError(f"{self.handler_name(request.method)} returned None and has not answered")
 
-    # Handlers that take their time
 
-    def _watch(self, request: Request, transaction: IServerTransaction) -> None:
-        """Bound the time of a handler that is at it still; cancel it at once if its transaction is over already."""
-        if transaction.ended and transaction.outcome is not EndReason.ANSWERED:
-            self._abandon(transaction)
-            return
-        assert self.clock is not None, "a service gives its clock to its transaction user"
-        watched = self._pending[transaction]
-        watched.status = self.timeout_status(request)
-        seconds = self.handler_timeout
-        if request.method == "INVITE":
-            seconds = self.invite_timeout
-            expires = _expires(request)
-            if expires is not None and expires < seconds:
-                seconds, watched.status = expires, 487  # 13.3.1
-        if isinstance(watched.transaction, Invitation):
-            watched.transaction.start_reminding()
-        elif transaction.dialog is not None and self._calls is not None:
-            self._calls.pends(transaction, transaction.dialog)
-        watched.timer = self.clock.callLater(seconds, self._timed_out, transaction)
-
-    def _timed_out(self, transaction: IServerTransaction) -> None:
-        request = transaction.request
-        self._handler_timeouts += 1
-        if request is not None:
-            transaction.outcome = EndReason.HANDLER_TIMEOUT
-            status = self._pending[transaction].status
-            transaction.respond(request.response(status, rule="13.3.1-2" if status == 487 else "handler_timeout"))
-        self._abandon(transaction)
-
-    def refuse_pending(self, transaction: IServerTransaction) -> None:
-        """Answer a request of a dialog that is over 487, and cancel its handler (15.1.2)."""
-        self._refuse_pending(transaction, "15.1.2-8")
-
-    def _refuse_pending(self, transaction: IServerTransaction, rule: str) -> None:
-        if transaction.request is not None:
-            transaction.respond(transaction.request.response(487, rule=rule))
-        self._abandon(transaction)
-
-    def _finished(self, result: object, transaction: IServerTransaction) -> object:
-        """The handler is done; what one that was abandoned still says is dropped in silence."""
-        watched = self._pending.pop(transaction, None)
-        if watched is None:
-            return None
-        self._put_away(watched)
-        return result
-
-    def _abandon(self, transaction: IServerTransaction) -> None:
-        """Cancel the handler of *transaction*, if one is still at it."""
-        watched = self._pending.pop(transaction, None)
-        if watched is not None:
-            self._put_away(watched)
-            if isinstance(watched.transaction, Invitation):
-                watched.transaction.close()
-            watched.pending.cancel()
-
-    def _put_away(self, watched: _Watched) -> None:
-        """Stop what watches a handler."""
-        watched.stop_timer()
-        transaction = watched.transaction
-        if isinstance(transaction, Invitation):
-            transaction.stop_waiting()
-        elif self._calls is not None and transaction.dialog is not None:
-            self._calls.pends_no_longer(transaction, transaction.dialog)
-
-
-def _expires(request: Request) -> int | None:
-    """Return the Expires of an INVITE in seconds; None without one that can be read (13.3.1, 8.2.2)."""
-    try:
-        expires = request.headers.one(Expires)
-    except MessageSyntaxError:
-        return None
-    return None if expires is None else expires.seconds
+def _check_definition(cls: type[UserAgentServer], handlers: Iterable[str]) -> None:
+    """Raise `TypeError` for what cannot be meant in the class *cls*, which has *handlers* for those methods."""
+    for method in handlers:
+        name = f"{cls.__qualname__}.{_PREFIX}{method}"
+        if method == "CANCEL":
+            raise TypeError(f"{name} would never be called: a CANCEL has the handler of its INVITE cancelled (9.2)")
+        if not method or method != method.upper():
+            raise TypeError(f"{name} would be called for a method {method}, as it came from the network: rename it")
+    accept = cls.accept
+    values = {name: getattr(cls, name) for name in _COLLECTIONS}
+    values.update(
+        {f"accept[{method!r}]": types for method, types in accept.items()} if isinstance(accept, Mapping) else {}
+    )
+    for name, value in values.items():
+        if isinstance(value, str):
+            raise TypeError(f"{cls.__qualname__}.{name} is a text: expected a tuple, as in ({value!r},)")
 
 
 def _check_verdict(verdict: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
 from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred
@@ -21,14 +22,14 @@ from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
+from twisted_sipuas.uas.acceptance import Acceptance
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, DialogState, remote_target
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Session", "Sessions", "no_dialog"]
 
 _log = Logger()
 
 _MAX_UNACKNOWLEDGED = 20  # 2xx that are resent to one source which has not shown that it receives them
-_HEAD = 400  # octets that a 2xx has besides its body, about
 
 _Headers = tuple[tuple[str, str], ...]
 
@@ -47,46 +48,87 @@ class _Server(Protocol):
         """A dialog that was confirmed is over."""
 
 
+class _Pending:
+    """A request of a dialog that is not answered yet, since its authentication or its handler takes its time.
+
+    `latest` is the highest sequence number among those that were received before it and taken.
+    """
+
+    __slots__ = ("latest", "transaction")
+
+    def __init__(self, transaction: IServerTransaction, latest: int | None) -> None:
+        self.transaction = transaction
+        self.latest = latest
+
+
 class Session:
     """One call: its `dialog`, and what is in progress there.
 
-    `invitation` is the transaction of an INVITE that has no final response yet, `pending` those of the other requests
-    whose handlers are at it.
+    `invitation` is the transaction of an INVITE that has passed the checks and has no final response yet. `is_proven`
+    says that the peer has received what was sent to it.
     """
 
     __slots__ = (
         "_acceptance",
         "_calls",
         "_end",
-        "_is_proven",
         "_limit",
+        "_pending",
         "_waiters",
         "dialog",
         "invitation",
-        "pending",
+        "is_proven",
     )
 
     def __init__(self, request: Request, transaction: IServerTransaction, calls: Sessions) -> None:
         self.dialog = Dialog(request, transaction.to_tag, transaction.flow, self)
         self.invitation: IServerTransaction | None = transaction
-        self.pending: list[IServerTransaction] = []
+        self._pending: dict[Request, _Pending] = {}  # in the order of their receipt
         self._calls = calls
-        self._acceptance: _Acceptance | None = None
+        self._acceptance: Acceptance | None = None
         self._limit: _CallTime | None = None
         self._end: tuple[DialogEnd, _Headers] | None = None  # asked for while the 2xx waited for its ACK
         self._waiters: list[Deferred[None]] = []
-        self._is_proven = False
+        self.is_proven = False
 
     @property
     def is_unacknowledged(self) -> bool:
         """Whether a 2xx waits for its ACK."""
         return self._acceptance is not None
 
+    def pends(self, request: Request, transaction: IServerTransaction) -> None:
+        """*request*, which was just received, is not answered at once."""
+        self._pending[request] = _Pending(transaction, self.dialog.remote_sequence)
+
+    def pends_no_longer(self, request: Request) -> None:
+        """*request* is answered, or its handler has returned."""
+        self._pending.pop(request, None)
+
+    def take(self, request: Request, flow: IFlow) -> None:
+        """Take *request*, which came on *flow*, and its number; raises `SIPError` if it is out of order (12.2.2, 14.2).
+
+        The order is that of receipt, however long it took to see who sent which. What is refused before changes nothing
+        (8.2).
+        """
+        dialog, number = self.dialog, request.cseq.number
+        own = self._pending.get(request)
+        latest = dialog.remote_sequence if own is None else own.latest
+        if latest is not None and number < latest:
+            raise SIPError(500, "CSeq Out of Order", rule="12.2.2-7")
+        if request.method == "INVITE" and self.invitation is not None:
+            raise SIPError(500, headers=[("Retry-After", str(self._calls.randint(0, 10)))], rule="14.2-1")
+        if own is not None:
+            for later in takewhile(lambda pending: pending is not own, reversed(self._pending.values())):
+                later.latest = number if later.latest is None else max(number, later.latest)
+        if dialog.remote_sequence is None or number >= dialog.remote_sequence:
+            dialog.remote_sequence = number
+            if flow.is_reliable or self.is_proven:  # else who sent it could have BYE go to whomever it names as source
+                dialog.flow = flow
+
     def accepted(self, response: Response, request: Request, transaction: IServerTransaction) -> None:
         """The 2xx *response* to the INVITE *request* went out: resend it until its ACK comes (13.3.1.4)."""
         dialog = self.dialog
         self.invitation = None
-        dialog.flow = transaction.flow
         if dialog.state is DialogState.EARLY:
             dialog.state = DialogState.CONFIRMED
             self._limit = _CallTime(self, self._calls)
@@ -94,7 +136,7 @@ class Session:
             dialog.remote_target = remote_target(request)
         if self._acceptance is not None:  # 14.2: who asks for more has seen the last one
             self._acceptance.stop()
-        self._acceptance = _Acceptance(response, request.cseq.number, transaction, self, self._calls)
+        self._acceptance = Acceptance(response, request.cseq.number, transaction, self._calls, self)
         if self._calls.is_closing:
             self.end(DialogEnd.SHUTDOWN)
 
@@ -105,17 +147,17 @@ class Session:
             return False
         acceptance.stop(flow)
         self._acceptance = None
-        self._is_proven = True
+        self.is_proven = True
         self.dialog.flow = flow
         if self._end is not None:
-            self._send_bye(*self._end)
+            self._calls.send_bye(self, *self._end)
         return self._end is None
 
     def never_acknowledged(self, may_send: bool) -> None:
         """64*T1 have passed without an ACK: the session is ended, with BYE unless not *may_send* (13.3.1.4, 14.2)."""
         self._acceptance = None
         if may_send:
-            self._send_bye(*(self._end or (DialogEnd.ACK_TIMEOUT, ())))
+            self._calls.send_bye(self, *(self._end or (DialogEnd.ACK_TIMEOUT, ())))
         else:
             self.terminate(DialogEnd.ACK_TIMEOUT)
 
@@ -129,11 +171,19 @@ class Session:
         if self._acceptance is not None:
             self._end = self._end or (reason, headers)  # 15: no BYE before the ACK, or its time-out
         elif self.dialog.state is DialogState.CONFIRMED:
-            self._send_bye(reason, headers)
+            self._calls.send_bye(self, reason, headers)
         return waiter
 
+    def bye_received(self, bye: Request) -> None:
+        """The peer has ended the session by *bye*: what else of it is not answered yet gets 487 (15.1.2)."""
+        pending, self._pending = self._pending, {}
+        pending.pop(bye, None)
+        self.terminate(DialogEnd.BYE_RECEIVED)
+        for request in pending.values():
+            self._calls.server.refuse_pending(request.transaction)
+
     def terminate(self, reason: DialogEnd | None) -> None:
-        """The dialog is over: nothing in it waits any longer, and requests within it get 481 (15.1.2).
+        """The dialog is over: no INVITE and no 2xx waits in it any longer, and requests within it get 481 (15.1.2).
 
         *reason* is None for one that is early still.
         """
@@ -145,14 +195,12 @@ class Session:
             self._acceptance = None
         if self._limit is not None:
             self._limit.stop_waiting()
-        pending, self.pending = [*self.pending, self.invitation], []
-        self.invitation = None
+        invitation, self.invitation = self.invitation, None
         self._calls.forget(self)
-        for transaction in pending:
-            if transaction is not None:
-                self._calls.server.refuse_pending(transaction)
+        if invitation is not None:
+            self._calls.server.refuse_pending(invitation)
         if was_confirmed and reason is not None:
-            call(self._calls.server.dialog_ended, dialog, reason, failed=_hook_failed)
+            call(self._calls.server.dialog_ended, dialog, reason, failed=self._calls.hook_failed)
         if not self._calls.is_ending(self):
             self.ended()
 
@@ -161,11 +209,6 @@ class Session:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
-
-    def _send_bye(self, reason: DialogEnd, headers: _Headers) -> None:
-        """Send BYE; the session is over when it is on its way, whatever comes back (15.1.1)."""
-        self._calls.send_bye(self, headers, self._is_proven)
-        self.terminate(reason)
 
 
 class _CallTime(Timed):
@@ -180,73 +223,6 @@ class _CallTime(Timed):
 
     def timed_out(self) -> None:
         self._session.end(DialogEnd.CALL_TIME)
-
-
-class _Acceptance(Timed):
-    """A 2xx that waits for its ACK: sent again at intervals that double up to T2, on any transport (13.3.1.4).
-
-    On UDP the source of an INVITE may be forged. One that has not shown that it receives what is sent there is sent
-    again no more than a few at a time.
-    """
-
-    __slots__ = ("_calls", "_elapsed", "_interval", "_is_admitted", "_response", "_session", "_transaction", "number")
-
-    def __init__(
-        self, response: Response, number: int, transaction: IServerTransaction, session: Session, calls: Sessions
-    ) -> None:
-        super().__init__()
-        self.number = number
-        self._response = response
-        self._transaction = transaction
-        self._session = session
-        self._calls = calls
-        self._elapsed = 0.0
-        self._interval = calls.timers.t1
-        self._is_admitted = False
-        self._admit()
-        calls.unacknowledged += 1
-        calls.queue(self._interval).append(self)
-
-    def timed_out(self) -> None:
-        timers = self._calls.timers
-        self._elapsed += self._interval
-        if self._elapsed >= timers.lifetime:
-            self._release()
-            self._calls.ack_timed_out(self._transaction.flow)
-            self._session.never_acknowledged(self._is_admitted)
-            return
-        self._interval = min(2 * self._interval, timers.t2, timers.lifetime - self._elapsed)
-        self._calls.queue(self._interval).append(self)
-        if not self._transaction.ended and self._admit():
-            self._transaction.respond(self._response)
-
-    def stop(self, flow: IFlow | None = None) -> None:
-        """The ACK came on *flow*; or, without, nobody waits for it any more."""
-        self.stop_waiting()
-        self._release()
-        if flow is not None and not flow.is_reliable:
-            self._calls.sources.prove(flow.remote_address.network)
-
-    def _admit(self) -> bool:
-        """Whether the source may be sent the response again."""
-        flow = self._transaction.flow
-        if not self._is_admitted:
-            self._is_admitted = flow.is_reliable or self._calls.sources.admit(self._source, self._size)
-        return self._is_admitted
-
-    def _release(self) -> None:
-        self._calls.unacknowledged -= 1
-        if self._is_admitted and not self._transaction.flow.is_reliable:
-            self._calls.sources.release(self._source, self._size)
-
-    @property
-    def _source(self) -> str:
-        network: str = self._transaction.flow.remote_address.network
-        return network
-
-    @property
-    def _size(self) -> int:
-        return _HEAD + len(self._response.body)
 
 
 class Sessions:
@@ -268,7 +244,7 @@ class Sessions:
         self.is_closing = False
         self.unacknowledged = 0
         self.reserved = 0  # INVITEs that may become a call yet
-        self._randint = randint
+        self.randint = randint
         self._sessions: dict[tuple[str, str, str | None], Session] = {}
         self._ending: set[Session] = set()  # those whose BYE waits for its answer
         self._queues: dict[float, TimerQueue[Timed]] = {}
@@ -284,11 +260,12 @@ class Sessions:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How many ``dialogs`` there are, and 2xx that wait for their ACK (``unacknowledged``); how many INVITEs were
-        refused for too many dialogs, 2xx dropped because they were not the first, 2xx never acknowledged, BYEs sent,
-        and of these failed.
+        """How many ``dialogs`` there are, INVITEs that may make one yet (``reserved``), and 2xx that wait for their ACK
+        (``unacknowledged``); how many INVITEs were refused for too many dialogs, 2xx dropped because they were not the
+        first, 2xx never acknowledged, BYEs sent, and of these failed.
         """
-        return {"dialogs": len(self._sessions), "unacknowledged": self.unacknowledged, **self._counters}
+        now = {"dialogs": len(self._sessions), "reserved": self.reserved, "unacknowledged": self.unacknowledged}
+        return {**now, **self._counters}
 
     @property
     def sources(self) -> Sources:
@@ -339,27 +316,24 @@ class Sessions:
             self._counters["dialogs_refused"] += 1
             raise SIPError(503, headers=[("Retry-After", "5")], rule="max_dialogs")
 
-    def check_order(self, request: Request, dialog: Dialog) -> None:
-        """Raise `SIPError` for a request of *dialog* that is out of order, else take its sequence number (12.2.2)."""
-        number = request.cseq.number
-        if dialog.remote_sequence is not None and number < dialog.remote_sequence:
-            raise SIPError(500, "CSeq Out of Order", rule="12.2.2-7")
+    def check_order(self, request: Request, dialog: Dialog, flow: IFlow) -> None:
+        """Raise `SIPError` unless *request*, which came on *flow*, is in order in *dialog*, which there is (12.2.2)."""
         session = self.session_of(dialog)
-        if request.method == "INVITE" and session is not None and session.invitation is not None:
-            raise SIPError(500, headers=[("Retry-After", str(self._randint(0, 10)))], rule="14.2-1")
-        dialog.remote_sequence = number
+        if session is None:  # it came to its end while the request was authenticated
+            raise no_dialog(request)
+        session.take(request, flow)
 
-    def pends(self, transaction: IServerTransaction, dialog: Dialog) -> None:
-        """A handler is at the request of *transaction*, which is answered 487 if *dialog* ends first (15.1.2)."""
+    def pends(self, request: Request, transaction: IServerTransaction) -> None:
+        """*request*, of *transaction*, is not answered yet: it gets 487 if the peer ends its dialog first (15.1.2)."""
+        session = self.session_of(transaction.dialog)
+        if session is not None:
+            session.pends(request, transaction)
+
+    def pends_no_longer(self, request: Request, dialog: Dialog) -> None:
+        """*request*, which is in *dialog*, is answered, or its handler has returned."""
         session = self.session_of(dialog)
         if session is not None:
-            session.pending.append(transaction)
-
-    def pends_no_longer(self, transaction: IServerTransaction, dialog: Dialog) -> None:
-        """The handler at the request of *transaction* in *dialog* is done."""
-        session = self.session_of(dialog)
-        if session is not None and transaction in session.pending:
-            session.pending.remove(transaction)
+            session.pends_no_longer(request)
 
     def begin(self, request: Request, transaction: IServerTransaction) -> Session:
         """Return a new session, early still, that *transaction* makes by its response to the INVITE *request*."""
@@ -373,24 +347,27 @@ class Sessions:
         session = None if dialog is None else self.session_of(dialog)
         return dialog if session is not None and session.acknowledged(ack, flow) else None
 
-    def bye_received(self, dialog: Dialog) -> None:
-        """The peer ends *dialog* (15.1.2)."""
+    def bye_received(self, bye: Request, dialog: Dialog) -> None:
+        """The peer ends *dialog* by *bye* (15.1.2)."""
         session = self.session_of(dialog)
         if session is not None:
-            session.terminate(DialogEnd.BYE_RECEIVED)
+            session.bye_received(bye)
 
     # The end
 
-    def send_bye(self, session: Session, headers: Iterable[tuple[str, str]], is_proven: bool) -> None:
-        """Send BYE in the dialog of *session*, which then is ending until that is answered or given up."""
-        dialog = session.dialog
-        if self.sender is None:
+    def send_bye(self, session: Session, reason: DialogEnd, headers: Iterable[tuple[str, str]]) -> None:
+        """End *session* by BYE: it is over as that is handed over (15.1.1), and ending until that is answered."""
+        dialog, sender = session.dialog, self.sender
+        if sender is None:
+            session.terminate(reason)
             return
-        self._counters["byes_sent"] += 1
         self._ending.add(session)
+        session.terminate(reason)
+        self._counters["byes_sent"] += 1
         try:
             request, next_hop = dialog.next_request("BYE", headers)
-            pending = cast("Deferred[Response]", self.sender.send_request(request, next_hop, dialog.flow, is_proven))
+            sent = sender.send_request(request, next_hop, dialog.flow, session.is_proven)
+            pending = cast("Deferred[Response]", sent)
         except Exception:
             self._answered(Failure(), session)
         else:
@@ -421,7 +398,7 @@ class Sessions:
         To cancel it is to forget, without a BYE, what calls there still are.
         """
         self.is_closing = True
-        idle: Deferred[None] = Deferred(lambda _: self._forget_all())
+        idle: Deferred[None] = Deferred(self._forget_all)
         self._idle.append(idle)
         for session in list(self._sessions.values()):
             if session.dialog.state is DialogState.CONFIRMED:
@@ -437,12 +414,18 @@ class Sessions:
             for waiter in idle:
                 waiter.callback(None)
 
-    def _forget_all(self) -> None:
+    def _forget_all(self, idle: Deferred[None]) -> None:
+        self._idle.remove(idle)
         for session in [*self._sessions.values(), *self._ending]:
             self._ending.discard(session)
             session.terminate(DialogEnd.SHUTDOWN)
         self.is_closing = False
 
+    def hook_failed(self, failure: Failure) -> None:
+        """Log what `dialog_ended` raised, whose server that was."""
+        _log.failure("{server}.dialog_ended failed", failure, server=type(self.server).__qualname__)
 
-def _hook_failed(failure: Failure) -> None:
-    _log.failure("dialog_ended failed", failure)
+
+def no_dialog(request: Request) -> SIPError:
+    """Return the refusal of *request*, whose dialog there is not, or not any more (12.2.2, 15.1.2)."""
+    return SIPError(481, rule="15.1.2-2" if request.method == "BYE" else "12.2.2-4")
