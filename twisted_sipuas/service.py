@@ -312,7 +312,7 @@ class SIPService(Service):
             self._layer.refuse_malformed(message, fault, flow)
             return
         if "oc" in message.via.parameters and self._overload is not None:
-            self._overload.answer_offer(message)
+            self._overload.answer_offer(message, flow)
         self._layer.request_received(message, flow, response_route(message, flow, self._trust))
 
     def syntax_error_received(self, error: MessageSyntaxError, flow: IFlow) -> None:

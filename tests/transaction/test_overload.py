@@ -8,9 +8,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from twisted_sipuas.syntax.fields import Via
-from twisted_sipuas.testing import make_request
+from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transaction.overload import Overload
 
+UDP, TCP = RecordingFlow(), RecordingFlow("TCP")
 OFFER = '192.0.2.1:5060;oc;oc-algo="loss,A"'
 
 
@@ -33,7 +34,7 @@ class Load:
     @property
     def refused(self):
         """How many of the next 1000 requests are refused."""
-        return sum(self.overload.refuses() for _ in range(1000))
+        return sum(self.overload.refuses(UDP) for _ in range(1000))
 
 
 def test_nothing_to_do():
@@ -68,7 +69,7 @@ def test_share():
     """Of new requests just the share is refused, one here and one there."""
     load = Load()
     load.overload.loss = 30.0
-    pattern = [load.overload.refuses() for _ in range(10)]
+    pattern = [load.overload.refuses(UDP) for _ in range(10)]
     assert sum(pattern) == 3
     assert not any(a and b for a, b in itertools.pairwise(pattern))
 
@@ -94,6 +95,17 @@ def test_backlog_of_requests():
     load.turns(5, work=0.6)
     assert load.overload.loss > 50
     assert load.overload.lag == 0.5
+
+
+def test_backlog_is_no_matter_of_connections():
+    """Who comes by a connection has its turn, whatever waits in a UDP socket; turns that are late concern everybody."""
+    load = Load()
+    load.waiting = 1.0
+    load.turns(10, work=0.6)
+    assert load.overload.loss_on(UDP) == 99
+    assert not any(load.overload.refuses(TCP) for _ in range(100))
+    load.turns(10, 1)
+    assert load.overload.loss_on(TCP) == 99
 
 
 def test_backlog_while_nearly_all_is_refused():
@@ -131,7 +143,7 @@ def test_stop():
 def answered(load, sent_by, branch="z9hG4bK1", **fields):
     """The topmost Via of a response to a request from *sent_by*, and the text of all of them."""
     request = make_request(branch=branch, sent_by=sent_by, **fields)
-    load.overload.answer_offer(request)
+    load.overload.answer_offer(request, UDP)
     values = request.response(503).headers.values("Via")
     return Via(values[0]), values
 
@@ -196,7 +208,7 @@ def test_only_the_topmost_via():
     assert "oc-seq" in via.parameters
     assert values[1] == below
     request = make_request(branch=f"z9hG4bK1, {below}", sent_by=OFFER)
-    Load().overload.answer_offer(request)
+    Load().overload.answer_offer(request, UDP)
     first, second = request.response(200).headers.values("Via")
     assert "oc-seq" in first
     assert second == below

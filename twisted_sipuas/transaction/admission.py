@@ -92,7 +92,7 @@ class Admission:
         if self._is_over_rate(flow) and not self._is_in_dialog(request):
             return self._refused("rate")
         overload = self.overload
-        if overload is not None and overload.loss and not self._is_in_dialog(request) and overload.refuses():
+        if overload is not None and overload.loss and not self._is_in_dialog(request) and overload.refuses(flow):
             return self._refused("overload")
         return None
 
@@ -100,7 +100,7 @@ class Admission:
         """Whether something malformed on *flow* is told so: not beyond the rate, and not while there is no time."""
         if self._is_over_rate(flow):
             self._refused("rate")
-        elif self.overload is not None and self.overload.loss:
+        elif self.overload is not None and self.overload.loss_on(flow):
             self._refused("overload")
         else:
             return True
