@@ -22,6 +22,7 @@ from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.location.kinds import without_secrets
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
+from twisted_sipuas.transport.networks import AccessList
 from twisted_sipuas.transport.routing import Trust
 from twisted_sipuas.uas.answering import AnsweringServer
 from twisted_sipuas.uas.redirect import RedirectServer
@@ -69,15 +70,15 @@ def _at_least(least: int, option: str) -> Callable[[str], int]:
     return number
 
 
-def _seconds(option: str) -> Callable[[str], float]:
+def _seconds(option: str, may_be_zero: bool = False) -> Callable[[str], float]:
     """Return what reads a number of seconds for *option*, and raises `ValueError` naming it for anything else."""
 
     def number(text: str) -> float:
         try:
             seconds = float(text)
         except ValueError:
-            seconds = 0
-        if not 0 < seconds < math.inf:
+            seconds = -1
+        if not 0 <= seconds < math.inf or (seconds == 0 and not may_be_zero):
             raise ValueError(f"--{option}: {text!r}: expected a number of seconds")
         return seconds
 
@@ -128,6 +129,16 @@ class Options(AuthenticationOptions):
         _number("max-dialogs", 10000, 1, "(stateful) Calls at a time; more get 503."),
         _number("max-call-time", 7200, 1, "(stateful) Seconds that a call may last; then it is ended by BYE."),
         _number("max-transactions", 100000, 1, "Transactions owed an answer or ACK; more get 503."),
+        _number("max-rate", 1000, 0, "New requests a second of one address (IPv6: /64) that are answered; 0: any."),
+        _number("rate-burst", 2000, 1, "How many of them may come at once."),
+        ["over-rate", None, "503", "What answers those beyond: 503 or silence."],
+        [
+            "max-lag",
+            None,
+            0.2,
+            "Seconds of delay at which a share of new requests gets 503, until there is less; 0: any.",
+            _seconds("max-lag", may_be_zero=True),
+        ],
         _number("max-connections", 10000, 1, "Connections; more are refused."),
         _number("max-connections-per-source", 1000, 1, "Connections of one address (IPv6: /64); more are refused."),
         _number("idle-timeout", 300, 32, "Seconds that a connection may be idle."),
@@ -156,6 +167,8 @@ class Options(AuthenticationOptions):
         self["location"] = []
         self["domain"] = []
         self["trust"] = []
+        self["allow"] = []
+        self["deny"] = []
         self.locations: list[ILocationService] = []
         self.registrar: Registrar | None = None
         self.transaction_user: Any = None
@@ -221,13 +234,33 @@ class Options(AuthenticationOptions):
 
     def opt_trust(self, network: str) -> None:
         """A network, such as 192.0.2.0/24, whose hosts may have responses sent to others by maddr and DNS, as RFC 3261
-        lets anybody. May be given again and again.
+        lets anybody, and may ask for any number. May be given again and again.
         [default: none]"""
         try:
             Trust([network])
-        except ValueError:
-            raise usage.UsageError(f"--trust: {network!r}: expected a network such as 192.0.2.0/24") from None
+        except ValueError as error:
+            raise usage.UsageError(f"--trust: {error}") from None
         self["trust"].append(network)
+
+    def opt_allow(self, network: str) -> None:
+        """A network, such as 192.0.2.0/24, whose hosts may send to this server; hosts in none of those given may not.
+        Or @FILE, which has one a line and is read again on SIGHUP. May be given again and again.
+        [default: all]"""
+        self._add_network("allow", network)
+
+    def opt_deny(self, network: str) -> None:
+        """A network, or @FILE of them, whose hosts may not send to this server: datagrams are dropped, connections
+        closed. Of networks in --allow and --deny the most specific decides, and --deny if both name it. May be given
+        again and again.
+        [default: none]"""
+        self._add_network("deny", network)
+
+    def _add_network(self, option: str, network: str) -> None:
+        try:
+            AccessList([network])
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from None
+        self[option].append(network)
 
     def opt_version(self) -> None:
         """Print the versions of twisted-sipuas and of Twisted, and exit."""
@@ -240,6 +273,8 @@ class Options(AuthenticationOptions):
         self._check_mode()
         if any(character in self["server-header"] for character in "\r\n\0"):
             raise usage.UsageError("--server-header: expected one line")
+        if self["over-rate"] not in ("503", "silence"):
+            raise usage.UsageError(f"--over-rate: {self['over-rate']!r}: expected 503 or silence")
         self._check_transports()
         from twisted.internet import reactor  # twistd has installed the one that its own options name
 

@@ -11,13 +11,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.options import Options
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.trace import log_answer
+from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 
 __all__ = ["Options", "makeService"]
@@ -49,6 +50,14 @@ def makeService(options: Options) -> IService:
         ),
         advertise=options["advertise"],
         trust=options["trust"],
+        allow=options["allow"],
+        deny=options["deny"],
+        protection=Protection(
+            max_rate=options["max-rate"],
+            rate_burst=options["rate-burst"],
+            answers_over_rate=options["over-rate"] == "503",
+            max_lag=options["max-lag"],
+        ),
         tls_client_ca=options["tls-client-ca"],
         is_stateless=options["mode"] == "stateless",
         trace=log_answer if options["trace"] else None,

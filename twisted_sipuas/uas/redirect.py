@@ -8,13 +8,13 @@ from typing import Any, ClassVar, cast
 from twisted.application.service import IService
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, URI
 from twisted_sipuas.uas import inspection

@@ -177,6 +177,12 @@ class UserAgentServer:
         """End every call by BYE; the `Deferred` fires when there is none. To cancel it is to forget those left."""
         return succeed(None) if self._calls is None else self._calls.end_all()
 
+    def is_in_dialog(self, request: Request) -> bool:
+        """Whether *request* is in a dialog that there is; a service takes it even when it has too much to do."""
+        if self._calls is not None and self._calls.dialog_of(request) is not None:
+            return True
+        return request.to.tag is not None and self.knows_dialog(request)
+
     # ITransactionUser
 
     def request_received(self, request: Request, transaction: IServerTransaction) -> Deferred[None] | None:
