@@ -33,6 +33,7 @@ from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response, parse_message
 from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
@@ -70,6 +71,7 @@ __all__ = [
     "MemoryBindingStore",
     "MessageSyntaxError",
     "NameAddr",
+    "Protection",
     "RedirectServer",
     "Redirection",
     "Registrar",
