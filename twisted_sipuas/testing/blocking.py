@@ -105,6 +105,7 @@ class BlockingServer:
 
         *timeout* is in seconds. *header_fields* are as for the step `expect`: ``Expires="60"``.
         """
+        __tracebackhide__ = True
         request: ReceivedRequest = self.expect_message(Expected.of(what, None, header_fields), timeout)
         return request
 
@@ -112,6 +113,7 @@ class BlockingServer:
         self, status: int, method: str | None = None, *, timeout: float | None = None, **header_fields: object
     ) -> Response:
         """Wait for the response to what was sent by `ReceivedRequest.send`, which has to have *status*."""
+        __tracebackhide__ = True
         response: Response = self.expect_message(Expected.of(status, method, header_fields), timeout)
         return response
 
@@ -133,7 +135,11 @@ class BlockingServer:
 
     def expect_message(self, expected: Expected, timeout: float | None = None) -> Any:
         """Wait for the next message, which has to be the one *expected*."""
-        return self._in_reactor(self._server.expect_message, expected, timeout)
+        __tracebackhide__ = True  # for pytest: what is of interest is in the message
+        try:
+            return self._in_reactor(self._server.expect_message, expected, timeout)
+        except Unmet as unmet:
+            raise unmet.with_traceback(None) from None
 
     def finish(self) -> None:
         """Wait until the steps of `play` are done; raises `AssertionError` if one of them failed."""

@@ -41,6 +41,7 @@ def scenario(
     ...     nothing(),
     ... )
     """
+    __tracebackhide__ = True  # for pytest: what is of interest is in the message
     if isinstance(user, FakeClient):
         client = user
     else:

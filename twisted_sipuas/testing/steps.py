@@ -161,6 +161,7 @@ def do(function: Callable[..., object], *arguments: object) -> Step:
 
 def play(player: Player, steps: Steps, exchanged: object) -> None:
     """Have *player* play *steps*; what fails says at which step, and *exchanged* what went over the network."""
+    __tracebackhide__ = True  # for pytest: what is of interest is in the message
     steps = tuple(steps)
     for number, part in enumerate(steps):
         if isinstance(part, str):
