@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from twisted_sipuas import UserAgentServer
 from twisted_sipuas.interfaces import Address
@@ -67,6 +68,26 @@ def test_nothing_takes_time_unless_told(transport):
     client = network.client(network.serve(Server()), transport=transport)
     assert client.send("MESSAGE").status == 200
     assert client.statuses == [200]
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_nobody_is_called_by_what_it_calls(transport):
+    """What a server sends as a test has it do so arrives when it is done: an ACK cannot come before its 200 is sent."""
+
+    class Waiting(Server):
+        def handle_INVITE(self, request, transaction):
+            self.answered = Deferred()
+            return self.answered.addCallback(lambda _: request.response(200))
+
+    server = Waiting()
+    client = VirtualNetwork().client(server, transport=transport, acknowledges=True)
+    call = client.send("INVITE")
+    server.answered.callback(None)
+    assert server.dialogs == []
+    client.network.settle()
+    assert len(server.dialogs) == 1
+    client.network.step(32)
+    assert call.statuses == [200]
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
@@ -202,8 +223,9 @@ def test_connection_of_the_server_is_refused():
     client = network.client(network.serve(server), transport="TCP", acknowledges=True)
     client.send("INVITE", headers=(("Contact", "<sip:alice@192.0.2.1:5999;transport=tcp>"),))
     client.disconnect()
-    assert server.dialogs[0].end().called
+    ended = server.dialogs[0].end()
     assert client.requests == []
+    assert ended.called
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])

@@ -18,17 +18,8 @@ def run_pytest(tmp_path):
 
     def run(text: str, *options: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_it.py").write_text(text)
-        command = [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "pytest_twisted_sipuas",
-        ]
+        command = [sys.executable, "-W", "error", "-m", "pytest", *options]
+        command += ["-p", "no:cacheprovider", "-p", "pytest_twisted_sipuas"]
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
         environment.pop("PYTEST_ADDOPTS", None)
         return subprocess.run(

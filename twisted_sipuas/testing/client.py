@@ -26,12 +26,12 @@ class FakeClient:
     """A client at *address* of the server at *server*, by *transport*, ``UDP`` or ``TCP``, on *network*.
 
     Make one by `VirtualNetwork.client`. It sends what it is told to, and keeps what comes: `received` has every
-    message, `responses` and `requests` these alone, `statuses` the numbers. With *retransmits* it sends a request by
-    UDP again by Timer A or E until it is answered (17.1); with *acknowledges* it sends the ACK for each final response
-    to an INVITE by itself. *uri* is whom it calls unless told otherwise, *headers* go into each of its requests.
+    message, `times` when each came, `responses` and `requests` these alone, `statuses` the numbers. With *retransmits*
+    it sends a request by UDP again by Timer A or E until it is answered (17.1); with *acknowledges* it sends the ACK
+    for each final response to an INVITE by itself. *uri* is whom it calls unless told otherwise, *headers* go into each
+    of its requests.
 
-    >>> network = VirtualNetwork()
-    >>> client = network.client(network.serve(Greeter()), transport="TCP")
+    >>> client = VirtualNetwork().client(Greeter(), transport="TCP")
     >>> call = client.send("INVITE")
     >>> call.statuses
     [180]
@@ -61,7 +61,7 @@ class FakeClient:
         self.address = address
         self.transport = transport
         self.uri = uri
-        self.received: list[Request | Response] = []
+        self._received: list[tuple[Request | Response, float]] = []
         self.sent: list[SentRequest] = []
         self.timers = Timers()
         self.retransmits, self.acknowledges = retransmits, acknowledges
@@ -72,6 +72,18 @@ class FakeClient:
         self._way_back: dict[int, _Stream] = {}  # what requests came on, unless that was UDP, by their identity
         network.bind(address, self._datagram_received)
         network.listen(address, _StreamFactory(self))
+
+    @property
+    def received(self) -> list[Request | Response]:
+        """Every message received, in order."""
+        self.network.settle()
+        return [message for message, _ in self._received]
+
+    @property
+    def times(self) -> list[float]:
+        """When each of them came."""
+        self.network.settle()
+        return [time for _, time in self._received]
 
     @property
     def responses(self) -> list[Response]:
@@ -121,24 +133,31 @@ class FakeClient:
             self._send_datagram(octets)
         else:
             stream.send(octets)
+        self.network.settle()
 
     def send_octets(self, octets: bytes) -> None:
         """Send *octets*, whatever they are."""
         if self.transport == "UDP":
             self._send_datagram(octets)
-            return
+        else:
+            self._connected().write(octets)
+        self.network.settle()
+
+    def _connected(self) -> Connection:
+        """Return the connection, opened if there is none."""
         if self._connection is None or self._connection.disconnecting:
             listener = self.network.listener(self.server)
             if listener is None:
                 raise ConnectionRefusedError(f"nobody listens at {self.server}")
             source = self.network.free_port(self.address.host)
             self._connection = connect(self.network, source, _StreamFactory(self), self.server, listener)
-        self._connection.write(octets)
+        return self._connection
 
     def disconnect(self) -> None:
         """Close the connection; the next request opens another."""
         if self._connection is not None:
             self._connection.loseConnection()
+            self.network.settle()
 
     # What comes
 
@@ -148,10 +167,10 @@ class FakeClient:
             message = parse_message(octets)
         except MessageSyntaxError as fault:
             raise AssertionError(f"the server sent what is no SIP message: {fault.reason}\n{octets!r}") from None
-        self.received.append(message)
+        self._received.append((message, self.network.clock.seconds()))
         if isinstance(message, Request):
             if stream is not None:
-                self._way_back[id(message)] = stream  # which stays, as `received` does
+                self._way_back[id(message)] = stream  # which stays, as what was received does
             return
         branch, method = Via(message.headers.values("Via")[0]).branch, CSeq(message.headers.get("CSeq") or "").method
         for sent in reversed(self.sent):
@@ -172,11 +191,17 @@ class SentRequest:
     def __init__(self, client: FakeClient, request: Request) -> None:
         self.client = client
         self.request = request
-        self.responses: list[Response] = []
+        self._responses: list[Response] = []
         self.timed_out = False
         """Whether nothing final came within 64*T1, Timers B and F; told only of a client that retransmits."""
         self._timers: dict[str, IDelayedCall] = {}  # "again": A or E; "give up": B or F
         self._interval = client.timers.t1
+
+    @property
+    def responses(self) -> list[Response]:
+        """The responses that came back, in order."""
+        self.client.network.settle()
+        return list(self._responses)
 
     @property
     def statuses(self) -> list[int]:
@@ -186,7 +211,7 @@ class SentRequest:
     @property
     def status(self) -> int | None:
         """The latest of them, None without one."""
-        return self.responses[-1].status if self.responses else None
+        return self.statuses[-1] if self.statuses else None
 
     @property
     def response(self) -> Response:
@@ -266,7 +291,7 @@ class SentRequest:
 
     def response_received(self, response: Response) -> None:
         """Take a response to this request."""
-        self.responses.append(response)
+        self._responses.append(response)
         is_invite = self.request.method == "INVITE"
         if response.status >= 200 or is_invite:
             self._stop_timers()
@@ -276,7 +301,7 @@ class SentRequest:
     def _send_again(self) -> None:
         """Timer A or E fired (17.1.1.2, 17.1.2.2)."""
         is_invite, t2 = self.request.method == "INVITE", self.client.timers.t2
-        in_proceeding = bool(self.responses)  # of an INVITE nothing is sent again then
+        in_proceeding = bool(self._responses)  # of an INVITE nothing is sent again then
         self._interval = 2 * self._interval if is_invite else t2 if in_proceeding else min(2 * self._interval, t2)
         self._timers["again"] = self.client.network.clock.callLater(self._interval, self._send_again)
         self.resend()

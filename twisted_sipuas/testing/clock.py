@@ -25,10 +25,17 @@ class VirtualClock(Clock):
     [0.5, 1.5, 3.5, 7.5]
     """
 
+    is_advancing = False
+    """Whether something is happening just now, so that it is no time for more."""
+
     def advance(self, amount: float) -> None:
-        """Let *amount* seconds pass."""
+        """Let *amount* seconds pass; 0 lets happen what is due now."""
         end = self.rightNow + amount
-        while self.calls and (due := min(call.getTime() for call in self.calls)) <= end + _ROUNDING:
-            self.rightNow = max(due, self.rightNow)
-            super().advance(0)
-        self.rightNow = max(end, self.rightNow)
+        was_advancing, self.is_advancing = self.is_advancing, True
+        try:
+            while self.calls and (due := min(call.getTime() for call in self.calls)) <= end + _ROUNDING:
+                self.rightNow = max(due, self.rightNow)
+                super().advance(0)
+            self.rightNow = max(end, self.rightNow)
+        finally:
+            self.is_advancing = was_advancing

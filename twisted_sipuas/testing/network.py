@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ class VirtualServer:
 
 
 class VirtualNetwork:
-    """A network in memory, with a clock of its own: nothing happens on it but by your calls, and all of it at once.
+    """A network in memory, with a clock of its own: nothing happens on it but by what your test does.
 
     *latency* is how many seconds a message takes, *jitter* how many more at most: datagrams overtake each other so.
     *loss* and *duplication* say, from 0 to 1, how many of the datagrams get lost or arrive twice. What becomes of which
@@ -84,8 +83,6 @@ class VirtualNetwork:
         self._listeners: dict[Address, Any] = {}
         self._ports = itertools.count(_FIRST_EPHEMERAL_PORT)
         self._hosts = itertools.count(1)
-        self._due: deque[Callable[[], None]] = deque()
-        self._is_busy = False
 
     # For tests
 
@@ -109,17 +106,35 @@ class VirtualNetwork:
         return server
 
     def client(
-        self, server: VirtualServer | Address, host: str | None = None, port: int = 5060, **options: Any
+        self,
+        server: VirtualServer | Address | ITransactionUser,
+        host: str | None = None,
+        port: int = 5060,
+        **options: Any,
     ) -> FakeClient:
-        """Return a client of *server*, at 192.0.2.1, 192.0.2.2 and so on; *options* are those of `FakeClient`."""
+        """Return a client of *server*, at 192.0.2.1, 192.0.2.2 and so on; *options* are those of `FakeClient`.
+
+        Given a transaction user, it serves that first: ``VirtualNetwork().client(Greeter())``.
+        """
         from twisted_sipuas.testing.client import FakeClient  # which needs this module
 
+        if not isinstance(server, (VirtualServer, Address)):
+            server = self.serve(server)
         address = self._taken(Address(host or f"192.0.2.{next(self._hosts)}", port))
         return FakeClient(self, server if isinstance(server, Address) else server.address, address, **options)
 
     def step(self, seconds: float) -> None:
         """Let *seconds* pass."""
         self.clock.advance(seconds)
+
+    def settle(self) -> None:
+        """Let happen what is due now: what was sent arrives, if that takes no time.
+
+        Clients do it when they send and when they are asked what they received; it is for a test that has itself had
+        the server send something, say by firing a `Deferred`, and looks at the server next.
+        """
+        if not self.clock.is_advancing:
+            self.clock.advance(0)
 
     def lose(self, what: int | str | Callable[[Request | Response], bool], times: int = 1) -> None:
         """Lose the next datagrams, *times* of them, that are *what*: a status, a method, or what a function says.
@@ -157,16 +172,7 @@ class VirtualNetwork:
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call *call* once what is being done is done: nobody is called by what it calls itself."""
-        self._due.append(call)
-        if self._is_busy:
-            return
-        self._is_busy = True
-        try:
-            while self._due:
-                self._due.popleft()()
-        finally:
-            self._is_busy = False
-            self._due.clear()
+        self.clock.callLater(0, call)
 
     def carry_datagram(self, data: bytes, source: Address, destination: Address) -> None:
         """Bring *data* to the socket bound to *destination*, or lose it."""
@@ -179,16 +185,16 @@ class VirtualNetwork:
         self.ladder.add(Passed(self.clock.seconds(), source, destination, "UDP", message, note))
         if receive is not None:
             for delay in delays:
-                self._later(delay, lambda: receive(data, tuple(source)))  # type: ignore[arg-type]  # as a socket tells it
+                self.clock.callLater(delay, lambda: receive(data, tuple(source)))  # type: ignore[arg-type]  # as a socket tells it
 
     def carry_octets(self, data: bytes, sender: Connection, receive: Callable[[bytes], None]) -> None:
         """Bring *data*, of a connection, to *receive*: whole, in order, and only later than what was sent before."""
         self.ladder.add(Passed(self.clock.seconds(), sender.local, sender.remote, "TCP", read(data)))
-        self._later(self._in_order(sender), lambda: receive(data))
+        self.clock.callLater(self._in_order(sender), lambda: receive(data))
 
     def carry_end(self, sender: Connection, tell: Callable[[], None]) -> None:
         """Have *tell* called once all that *sender* has sent has arrived."""
-        self._later(self._in_order(sender), tell)
+        self.clock.callLater(self._in_order(sender), tell)
 
     def _fate(self, message: Request | Response | bytes) -> list[float]:
         """Return after how many seconds the datagram arrives: once, twice or, with an empty list, never.
@@ -209,12 +215,6 @@ class VirtualNetwork:
         now = self.clock.seconds()
         sender.arrives_at = max(sender.arrives_at, now + self._delay())
         return sender.arrives_at - now
-
-    def _later(self, delay: float, call: Callable[[], None]) -> None:
-        if delay > 0:
-            self.clock.callLater(delay, self.soon, call)
-        else:
-            self.soon(call)
 
     def _taken(self, address: Address) -> Address:
         if address in self._sockets:

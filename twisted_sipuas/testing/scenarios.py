@@ -83,9 +83,10 @@ class _Caller:
 
     def expect_step(self, expected: Expected) -> None:
         """See `Player`."""
-        if self._heard == len(self._client.received):
+        received = self._client.received
+        if self._heard == len(received):
             raise AssertionError(f"expected {expected}, got nothing")
-        message = self._client.received[self._heard]
+        message = received[self._heard]
         fault = expected.fault_in(message)
         if fault is not None:
             raise AssertionError(fault)
