@@ -172,7 +172,7 @@ def test_pytest_finds_its_plugin(from_wheel: Environment) -> None:
 from importlib.metadata import entry_points
 print([(entry.name, entry.value) for entry in entry_points(group="pytest11")])
 """
-    assert from_wheel.run("python", "-c", program).strip() == "[('twisted_sipuas', 'pytest_twisted_sipuas')]"
+    assert from_wheel.run("python", "-c", program).strip() == "[('pytest_twisted_sipuas', 'pytest_twisted_sipuas')]"
 
 
 def test_location_plugin(directory: Path, source: Path, builder: Path, distributions: dict[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 import subprocess
 import sys
@@ -59,8 +60,9 @@ def test_every_block_of_the_page_is_run():
 
 def test_files_of_the_page(folder):
     """The tests on the page pass, in a pytest run of a user."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_twisted_sipuas", "-p", "no:cacheprovider", folder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -84,7 +86,11 @@ def test_docstrings(module, registered):
 @pytest.fixture
 def registered(folder):
     """Return what registers at a URI."""
-    return lambda uri: subprocess.run([sys.executable, folder / "your_client.py", uri], check=True) and None
+
+    def register(uri):
+        subprocess.run([sys.executable, folder / "your_client.py", uri], check=True)
+
+    return register
 
 
 def test_public_names():

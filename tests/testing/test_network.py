@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred
 
-from twisted_sipuas import UserAgentServer
+from twisted_sipuas import TransportLimits, UserAgentServer
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.testing import VirtualClock, VirtualNetwork, make_request
 from twisted_sipuas.testing.ladder import Ladder, Passed
@@ -157,6 +157,31 @@ def test_lose(what, times, notes):
     network.step(10)
     assert message.status == 200
     assert [passed.note for passed in network.ladder] == notes
+
+
+def test_many_messages_at_once():
+    """What comes while a server has paused reading, to give others their turn, is read afterwards, in order (18.3)."""
+    network = VirtualNetwork()
+    client = network.client(Server(), transport="TCP")
+    requests = [make_request("MESSAGE", branch=f"z9hG4bK{number}", cseq=number + 1) for number in range(100)]
+    octets = b"".join(request.to_bytes() for request in requests)
+    network.clock.callLater(1, client.send_octets, octets)
+    network.clock.callLater(1, client.send_octets, b"\r\n\r\n" + octets.replace(b"z9hG4bK", b"z9hG4bKx"))
+    network.step(2)
+    numbers = [response.headers.get("CSeq") for response in client.responses]
+    assert numbers == 2 * [f"{number + 1} MESSAGE" for number in range(100)]
+
+
+def test_connection_that_the_server_refuses():
+    """A server with as many connections as it may have lets go of the next, and its counter says so."""
+    network = VirtualNetwork()
+    server = network.serve(Server(), limits=TransportLimits(max_connections=1))
+    first, second = (network.client(server, transport="TCP") for _ in range(2))
+    assert first.send("MESSAGE").status == 200
+    assert second.send("MESSAGE").status is None
+    assert server.service.counters["connections_refused"] == 1
+    first.disconnect()
+    assert second.send("MESSAGE").status == 200
 
 
 def test_nobody_there():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -275,6 +276,33 @@ def test_ack_may_be_expected_or_not():
                 server.expect("ACK")
         client.send("MESSAGE")
         server.expect("MESSAGE").answer(200)
+
+
+@pytest.mark.parametrize("is_expected", [False, True])
+def test_provisional_response_may_be_expected_or_not(is_expected):
+    """Of a request of the server's own it is the final response that counts, unless the test says otherwise."""
+    with sip_server() as server, Client(server) as client:
+        client.send("INVITE")
+        server.expect("INVITE").answer(200).send("INFO")
+        info = [client.receive(), client.receive()][1]
+        client.socket.sendall(info.response(100).to_bytes())
+        client.socket.sendall(info.response(481).to_bytes())
+        if is_expected:
+            server.expect_response(100, "INFO")
+        server.expect_response(481)
+
+
+def test_client_that_is_gone():
+    """An answer to nobody is no failure of the test, and what was exchanged says that it was not sent."""
+    with sip_server() as server:
+        with Client(server, "TCP") as client:
+            client.send("MESSAGE")
+            message = server.expect("MESSAGE")
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+        while not message.flow.closed:
+            time.sleep(0.01)
+        message.answer(200)
+        assert "[not sent: the connection from 127.0.0.1" in str(server.ladder)
 
 
 def test_retransmission():

@@ -99,7 +99,7 @@ class VirtualNetwork:
             None if advertised is None else parse_advertised(advertised),
         )
         self.bind(address, protocol.datagramReceived)
-        protocol.makeConnection(DatagramSocket(self, address))
+        protocol.makeConnection(DatagramSocket(self, address))  # type: ignore[arg-type]  # as much of it as is used
         service.startService()
         server = VirtualServer(service, user, address, protocol)
         self.servers.append(server)

@@ -199,7 +199,11 @@ class ScriptedServer:
 
     def start(self) -> None:
         """Listen; raises `StartError` if that cannot be."""
-        self._listeners.open()
+        try:
+            self._listeners.open()
+        except BaseException:
+            self._listeners.close()
+            raise
         self._address = self._listeners.listening[0].address
         self._started_at = self._reactor.seconds()
 

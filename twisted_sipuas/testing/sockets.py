@@ -1,4 +1,7 @@
-"""Sockets of a virtual network: what Twisted's protocols take for their transports, and a server for its reactor."""
+"""Sockets of a virtual network: what our protocols take for their transports, and a server for its reactor.
+
+Each has as much of Twisted's interfaces as is used: they are met by our own protocols and by Twisted's endpoints alone.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,11 @@ from twisted.internet.error import (
     UserError,
 )
 from twisted.internet.interfaces import (
-    IConnector,
     IHalfCloseableProtocol,
     IListeningPort,
     IProtocolFactory,
     IReactorTime,
     IStreamServerEndpoint,
-    ITCPTransport,
-    IUDPTransport,
 )
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -63,7 +63,6 @@ class Carrier(Protocol):
         """Return an address of *host* that nothing uses."""
 
 
-@implementer(IUDPTransport)
 class DatagramSocket:
     """The socket of a `DatagramProtocol`, bound to *address*."""
 
@@ -75,24 +74,9 @@ class DatagramSocket:
         """See `IUDPTransport`."""
         return twisted_address("UDP", self._address)
 
-    def write(self, packet: bytes, addr: tuple[str, int] | None = None) -> None:
+    def write(self, packet: bytes, addr: tuple[str, int]) -> None:
         """See `IUDPTransport`."""
-        assert addr is not None, "the socket is not connected"
         self._network.carry_datagram(packet, self._address, Address(*addr[:2]))
-
-    def connect(self, host: str, port: int) -> None:
-        """Not there: a SIP server answers many."""
-        raise NotImplementedError("a socket of a virtual network cannot be connected")
-
-    def stopListening(self) -> None:
-        """See `IUDPTransport`; the network forgets what is bound to it with itself."""
-
-    def setBroadcastAllowed(self, enabled: bool) -> None:
-        """See `IUDPTransport`."""
-
-    def getBroadcastAllowed(self) -> bool:
-        """See `IUDPTransport`."""
-        return False
 
 
 @implementer(IStreamServerEndpoint)
@@ -105,23 +89,20 @@ class StreamEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See `IStreamServerEndpoint`."""
-        port = _ListeningPort(self._network, self._address, protocolFactory)
-        port.startListening()
-        return succeed(port)
+        self._network.listen(self._address, protocolFactory)
+        return succeed(_ListeningPort(self._network, self._address))
 
 
 @implementer(IListeningPort)
 class _ListeningPort:
-    """One listener of a `StreamEndpoint`."""
+    """The listener of a `StreamEndpoint`."""
 
-    def __init__(self, network: Carrier, address: Address, factory: IProtocolFactory) -> None:
+    def __init__(self, network: Carrier, address: Address) -> None:
         self._network = network
         self._address = address
-        self._factory = factory
 
     def startListening(self) -> None:
-        """See `IListeningPort`."""
-        self._network.listen(self._address, self._factory)
+        """See `IListeningPort`; it has started."""
 
     def stopListening(self) -> None:
         """See `IListeningPort`."""
@@ -132,7 +113,6 @@ class _ListeningPort:
         return twisted_address("TCP", self._address)
 
 
-@implementer(ITCPTransport)
 class Connection:
     """One end of a connection between *local* and *remote*, the transport of a `Protocol`."""
 
@@ -160,10 +140,6 @@ class Connection:
         if self._is_open and not self.disconnecting and self._peer is not None:
             self._network.carry_octets(bytes(data), self, self._peer.receive)
 
-    def writeSequence(self, iovec: Any) -> None:
-        """See `ITransport`."""
-        self.write(b"".join(iovec))
-
     def loseConnection(self) -> None:
         """See `ITransport`."""
         if self.disconnecting or not self._is_open:
@@ -181,11 +157,6 @@ class Connection:
             peer = self._peer
             self._network.carry_end(self, lambda: peer.lost(ConnectionLost()))
             self._network.soon(lambda: self.lost(ConnectionAborted()))
-
-    def loseWriteConnection(self) -> None:
-        """See `ITCPTransport`."""
-        assert self._peer is not None
-        self._network.carry_end(self, self._peer.ended)
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """See `ITransport`."""
@@ -214,26 +185,6 @@ class Connection:
         for data in held:
             self.receive(data)
 
-    def stopProducing(self) -> None:
-        """See `IPushProducer`."""
-        self.loseConnection()
-
-    # ITCPTransport
-
-    def getTcpNoDelay(self) -> bool:
-        """See `ITCPTransport`."""
-        return True
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """See `ITCPTransport`."""
-
-    def getTcpKeepAlive(self) -> bool:
-        """See `ITCPTransport`."""
-        return False
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """See `ITCPTransport`."""
-
     # From the other end
 
     def receive(self, data: bytes) -> None:
@@ -260,7 +211,6 @@ class Connection:
             self.protocol.connectionLost(Failure(reason))
 
 
-@implementer(IConnector)
 class _Connector:
     """One attempt to connect to *address*."""
 
@@ -276,13 +226,6 @@ class _Connector:
     def stopConnecting(self) -> None:
         """See `IConnector`."""
         self.fail(UserError())
-
-    def disconnect(self) -> None:
-        """See `IConnector`."""
-        self.stopConnecting()
-
-    def connect(self) -> None:
-        """See `IConnector`; one attempt is all there is."""
 
     def fail(self, reason: Exception) -> None:
         """The attempt is over."""
@@ -304,7 +247,7 @@ class Host:
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None
-    ) -> IConnector:
+    ) -> _Connector:
         """Connect *factory* to what listens at *host* and *port*, or refuse."""
         destination = Address(host, port)
         connector = _Connector(destination, factory)
