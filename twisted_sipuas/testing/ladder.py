@@ -48,13 +48,13 @@ class Ladder:
         return self._passed[-1]
 
     def __iter__(self) -> Iterator[Passed]:
-        return iter(tuple(self._passed))
+        return iter(tuple(self._passed))  # in one go, for another thread may add to it
 
     def __len__(self) -> int:
         return len(self._passed)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self._passed)) or "no message at all"
+        return "\n".join(map(str, self)) or "no message at all"
 
 
 def read(octets: bytes) -> Request | Response | bytes:

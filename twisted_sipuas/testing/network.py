@@ -39,10 +39,9 @@ class VirtualServer:
         self.address = address
         self._protocol = protocol
 
-    async def stop(self) -> None:
-        """Stop as a service does, and close the socket that is not the service's."""
-        await self.service.stopService()
-        self._protocol.doStop()
+    def stop(self) -> Deferred[None]:
+        """Stop as a service does, and then close the socket that is not the service's."""
+        return self.service.stopService().addCallback(lambda _: self._protocol.doStop())
 
 
 class VirtualNetwork:
@@ -145,7 +144,7 @@ class VirtualNetwork:
 
     def stop(self) -> None:
         """Stop every server, and let the time pass that this takes."""
-        stopped = [Deferred.fromCoroutine(server.stop()) for server in self.servers]
+        stopped = [server.stop() for server in self.servers]
         for _ in range(_LONGEST_STOP):
             if all(deferred.called for deferred in stopped):
                 return

@@ -6,20 +6,20 @@ says, so that a client can be shown anything. `sip_server` is the same for tests
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
 from twisted_sipuas.syntax.fields import Contact
+from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.testing.ladder import Ladder, Passed, read, summary
 from twisted_sipuas.testing.steps import Expected, Unmet
@@ -63,8 +63,8 @@ class ReceivedRequest:
         return self.request.method
 
     @property
-    def headers(self) -> Any:
-        """The header section, `Headers`."""
+    def headers(self) -> Headers:
+        """The header section."""
         return self.request.headers
 
     @property
@@ -182,9 +182,9 @@ class ScriptedServer:
         self._started_at = 0.0
         self._heard: deque[_Event] = deque(maxlen=_MAX_KEPT)  # and not expected yet
         self._waiter: _Waiter | None = None
+        self._is_stopped = False
         self._known: OrderedDict[tuple[object, ...], ReceivedRequest] = OrderedDict()
         self._tags: dict[str, str] = {}
-        self._numbers = itertools.count(1)
         self._stray_timers: dict[int, IDelayedCall] = {}
 
     @property
@@ -209,6 +209,7 @@ class ScriptedServer:
 
     def stop(self) -> Deferred[None]:
         """Listen no more, and close every connection; who waits for a message gets none."""
+        self._is_stopped = True
         for timer in self._stray_timers.values():
             timer.cancel()
         self._stray_timers.clear()
@@ -236,6 +237,8 @@ class ScriptedServer:
         """Return a `Deferred` of the next message, which has to be the one *expected*; see `expect`."""
         if self._waiter is not None:
             raise ValueError(f"{self._waiter.expected} is expected already; one thing after the other")
+        if self._is_stopped:
+            return fail(Unmet(STOPPED, self.ladder))
         seconds = self.timeout if timeout is None else timeout
         late = f"expected {expected} within {seconds:g} s, got nothing"
         waiter = self._waiter = _Waiter(expected, self._reactor.callLater(seconds, self._fail, late))
