@@ -111,6 +111,7 @@ def test_methods():
     user = options.transaction_user
     assert [asked(user, method) for method in ("INVITE", "REGISTER", "MESSAGE")] == [True, True, False]
     assert options.authentication.endswith(": INVITE, REGISTER outside a dialog; every other method is open")
+    assert asked(made(*AUTH, "--auth-methods", "DANCE").transaction_user, "DANCE")
     user = made(*AUTH, "--auth-methods", "INVITE").transaction_user
     assert not asked(user, "REGISTER")
 
@@ -171,6 +172,8 @@ def test_handler_that_takes_no_authenticator(module, name, arguments, said):
         ((*AUTH, "--auth-methods", "INVITE,ACK"), "--auth-methods: ACK cannot be challenged"),
         ((*AUTH, "--auth-methods", "CANCEL"), "--auth-methods: CANCEL cannot be challenged"),
         ((*AUTH, "--auth-methods", "INVITE, BYE"), "--auth-methods: 'INVITE, BYE': expected methods such as"),
+        ((*AUTH, "--auth-methods", "register"), "--auth-methods: 'register': expected REGISTER?"),
+        ((*AUTH, "--auth-methods", "INVITE,REGSITER"), "--auth-methods: 'REGSITER': expected REGISTER?"),
         ((*AUTH, "--auth-methods", ""), "--auth-methods: '': expected methods such as"),
         ((*AUTH, "--auth-algorithms", "MD5,SHA-1"), "'SHA-1' is no digest algorithm: expected one of SHA-512-256,"),
         ((*AUTH, "--auth-qop", "none"), "qop of auth and auth-int"),
