@@ -214,7 +214,7 @@ class DigestAuthenticator:
         return digests
 
     def _takes_qop(self, digest: Digest) -> bool:
-        """Whether *digest* has a qop that we offer, or none where it is as RFC 2069 knows them (22.4, item 8)."""
+        """Whether *digest* has a qop that we offer, or none and is what RFC 2069 knows (22.4)."""
         if digest.qop is not None:
             return digest.qop in self.qop
         return digest.algorithm.name == "MD5" and "auth" in self.qop

@@ -16,9 +16,10 @@ from hmac import compare_digest
 from itertools import count
 from typing import NamedTuple
 
+from twisted_sipuas.keys import secret_key
+
 __all__ = ["Issued", "NonceCounts", "Nonces"]
 
-_LONGEST_KEY = 64  # octets, as BLAKE2b takes it
 _SOURCE = 5  # octets that stand for whom it was issued to
 # When it was issued, in seconds, and a number of 48 bits that makes it unlike others, and the source.
 _PLAIN = struct.Struct(f">IIH{_SOURCE}s")
@@ -44,10 +45,8 @@ class Nonces:
     """
 
     def __init__(self, realm: str, key: bytes | None = None) -> None:
-        if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
-            raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
         # Derived, since the same key may be given to what hashes something else, and for another realm.
-        scope = hashlib.blake2b(realm.encode("utf-8", "surrogateescape"), key=key or secrets.token_bytes(32))
+        scope = hashlib.blake2b(realm.encode("utf-8", "surrogateescape"), key=secret_key(key))
         self._key = scope.digest()
         self._numbers = count(secrets.randbits(47))
 

@@ -120,6 +120,10 @@ def _check_spelling(method: str) -> None:
     """Refuse what is another method, or none, to whoever sends requests, and would leave open the one that is meant."""
     if method in KNOWN_METHODS:
         return
-    meant = method.upper() if method != method.upper() else next(iter(get_close_matches(method, KNOWN_METHODS)), None)
+    meant = (
+        method.upper()
+        if method != method.upper()
+        else next(iter(get_close_matches(method, KNOWN_METHODS, cutoff=0.8)), None)
+    )
     if meant is not None:
         raise usage.UsageError(f"--auth-methods: {method!r}: expected {meant}? Case counts, and every letter (7.1)")
