@@ -198,6 +198,16 @@ def test_help(tmp_path):
     assert "unix" not in shown.stdout
 
 
+def test_start_without_an_algorithm(tmp_path):
+    """Algorithms that no user's secret allows end the start with one line, for nobody could register."""
+    (tmp_path / "users").write_text(f"alice:example.com:{'0' * 32}\n")
+    arguments = ("--realm", "example.com", "--auth", "file:users", "--auth-algorithms", "SHA-256")
+    done = sipuas(tmp_path, "--listen", "udp:0", "--location", "memory:", *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "--auth-algorithms: the users' secrets allow none of SHA-256" in line
+
+
 @pytest.mark.parametrize("checker", ["file:users", "subscriber:sqlite:users"])
 @pytest.mark.parametrize("content", [None, "alice\n"])
 def test_start_error(tmp_path, checker, content):

@@ -333,7 +333,7 @@ class _AlgorithmCheck(Service):
         super().privilegedStartService()
         if not self._possible():
             raise StartError(
-                f"users of --auth have secrets that allow none of {_names(self._wanted)} for all: see --auth-algorithms"
+                f"--auth-algorithms: the users' secrets allow none of {_names(self._wanted)} for all of them"
             )
 
 
