@@ -6,6 +6,7 @@ import pytest
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 
@@ -30,3 +31,16 @@ class Asked:
 @pytest.fixture
 def checker():
     return Asked({b"alice": b"secret"})
+
+
+@pytest.fixture
+def logged():
+    """The lines that are logged."""
+    lines = []
+
+    def note(event):
+        lines.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(note)
+    yield lines
+    globalLogPublisher.removeObserver(note)

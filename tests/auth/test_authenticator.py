@@ -11,7 +11,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
 
 from tests.auth.client import REALM, URI, Client, Served, authorization, is_stale, parameters
-from twisted_sipuas import DigestAuthenticator, SIPError
+from twisted_sipuas import DigestAuthenticator, SIPError, StartError
 from twisted_sipuas.auth.digest import ALGORITHMS, ha1
 from twisted_sipuas.testing import RecordingFlow
 
@@ -89,7 +89,7 @@ def test_opaque(checker):
 
 @pytest.mark.requirement("8760-2", "8760-3")
 @pytest.mark.parametrize("algorithm", [algorithm.name for algorithm in ALGORITHMS.values()])
-@pytest.mark.parametrize("qop", ["auth", "auth-int", None])
+@pytest.mark.parametrize("qop", ["auth", "auth-int"])
 def test_right_digest(checker, algorithm, qop):
     """A right digest is accepted by every algorithm and qop, and a handler finds who sent the request (22.2)."""
     client = Client(checker, algorithms=["MD5", algorithm] if algorithm != "MD5" else ["MD5"], qop=["auth", "auth-int"])
@@ -135,6 +135,16 @@ def test_client_of_rfc_2069(client):
     assert client.send(digest).status == 200
     modern = authorization(client.challenges()[-1], qop=None, algorithm=None)
     assert client.send(modern + ', qop=auth, nc=00000001, cnonce="a"').status == 401, "then it is another digest"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "qop"), [("SHA-256", "auth"), ("MD5-sess", "auth"), ("SHA-256-sess", "auth"), ("MD5", "auth-int")]
+)
+def test_digest_without_qop(checker, algorithm, qop):
+    """RFC 2069 knows MD5 alone, and a client that leaves out qop must not get around what ``auth-int`` covers."""
+    client = Client(checker, algorithms=[algorithm], qop=[qop])
+    assert client.send(authorization(client.challenge(), qop=None)).status == 401
+    assert checker.names == []
 
 
 @pytest.mark.requirement("22.4-12")
@@ -247,6 +257,15 @@ def test_uri(checker, uri, request_uri, status):
     assert len(checker.names) == (status == 200)
 
 
+@pytest.mark.parametrize(
+    ("uri", "status"), [("sip:bob@elsewhere.example", 200), ("sips:elsewhere.example", 200), ("tel:+15551234", 401)]
+)
+def test_uri_where_domains_are_not_said(checker, uri, status):
+    """Where any domain is served the uri may be in any: the nonce says that the digest is for us (22.4, item 5)."""
+    client = Client(checker)
+    assert client.send(authorization(client.challenge(), uri=uri)).status == status
+
+
 def test_policy_for_the_uri(checker):
     """`accepts_uri` may be overridden, say by who has no proxy in front."""
 
@@ -295,6 +314,52 @@ def test_replay(client):
     assert is_stale(client.send(digest, call_id="another", number=2)), "the CSeq of the one that was served"
     assert client.send(authorization(challenge, nc="00000002")).status == 200
     assert client.counter("replays") == 2
+
+
+@pytest.mark.requirement("7616-1")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"from_tag": "other"},
+        {"to": "<sip:carol@example.com>"},
+        {"body": b"Pay Mallory"},
+        {"headers": (("Contact", "<sip:mallory@192.0.2.66>"),)},
+        {"headers": (("Expires", "0"),)},
+    ],
+)
+def test_replay_with_changes(client, changes):
+    """A digest does not serve for the same Call-ID and CSeq with another sender, receiver, contact or body."""
+    digest = authorization(client.challenge())
+    sent = {"number": 7, "body": b"Hi", "branch": "z9hG4bKa"}
+    assert client.send(digest, **sent).status == 200
+    assert is_stale(client.send(digest, **(sent | {"branch": "z9hG4bKb"} | changes)))
+
+
+def test_nonce_of_another_source(client, checker):
+    """A nonce serves the source it was issued to; elsewhere it is stale, and nobody looks whether the digest is right.
+
+    Else who forges the source of a datagram could have its user wait, or guess without waiting.
+    """
+    challenge = client.challenge(flow=RecordingFlow(remote_address=("192.0.2.66", 5060)))
+    for number in range(10):
+        assert is_stale(client.send(authorization(challenge, password=f"guess {number}")))
+    assert is_stale(client.send(authorization(challenge)))
+    assert checker.names == []
+    assert (client.counter("wrong"), client.counter("delays")) == (0, 0)
+    assert client.send(authorization(client.challenge())).status == 200
+
+
+def test_source_of_ones_own(checker):
+    """Whom nonces and delays are for may be said otherwise, say where two proxies take turns."""
+
+    class Farm(DigestAuthenticator):
+        def source_of(self, request, transaction):
+            return "our proxies"
+
+    client = Client(checker)
+    client.server.authenticator = Farm([checker], REALM, clock=client.clock)
+    challenge = client.challenge(flow=RecordingFlow(remote_address=("192.0.2.66", 5060)))
+    assert client.send(authorization(challenge)).status == 200
 
 
 @pytest.mark.requirement("7616-1")
@@ -410,19 +475,82 @@ def test_unknown_user_costs_the_same(client, monkeypatch):
     assert costs[0] == costs[1] != []
 
 
+def test_spellings_of_a_user(client, checker):
+    """A guesser gains nothing by other spellings of the domain of a user, nor by leaving out that of the realm."""
+    for name in ("alice", "alice@example.com", "alice@EXAMPLE.com", "alice@Example.com.", "alice@eXample.com"):
+        client.send(authorization(client.challenge(), username=name, password="guess"))
+    assert len(checker.names) == 3
+
+
+def test_spraying(client, checker):
+    """Who tries each of many users is slowed down, and a user who is known there is not (`Delays`)."""
+    assert client.send(authorization(client.challenge())).status == 200
+    for number in range(100):
+        client.send(authorization(client.challenge(), username=f"user{number}", password="1234"))
+    assert len(checker.names) == 1 + 30
+    assert client.send(authorization(client.challenge())).status == 200
+
+
+def test_retransmitted_wrong_password(client):
+    """A client that resends a request sends the same digest, which is one wrong password."""
+    digest = authorization(client.challenge(), password="guess")
+    for _ in range(10):
+        assert client.send(digest, number=2, branch="z9hG4bKa").status == 401
+    assert client.counter("wrong") == 1
+
+
+def slow(checker):
+    """Have *checker* answer later; returns what answers."""
+    answer, waiting = checker.requestAvatarId, []
+
+    def ask(credentials):
+        waiting.append(Deferred())
+        return waiting[-1].addCallback(lambda _: answer(credentials))
+
+    def answer_all():
+        for deferred in waiting:
+            deferred.callback(None)
+
+    checker.requestAvatarId = ask
+    return answer_all
+
+
 def test_attempts_at_once(checker):
-    """While a slow checker looks, only a few passwords of one user and source are on their way."""
-    waiting = []
-    checker.requestAvatarId = lambda credentials: waiting.append(Deferred()) or waiting[-1]
+    """However many requests of a user wait for a slow checker, none is told that its password is wrong."""
+    answer_all = slow(checker)
+    client = Client(checker, window=200)
+    challenge = client.challenge()
+    for number in range(1, 121):
+        client.send(authorization(challenge, nc=f"{number:08x}"))
+    answer_all()
+    statuses = [response.status for response in client.flow.responses[1:]]
+    assert (statuses.count(200), statuses.count(503)) == (100, 20)
+    assert client.counter("too_many_at_once") == 20
+
+
+def test_guesses_at_once(checker):
+    """Once a password was wrong, a slow checker looks at a few of one user and source at a time."""
     client = Client(checker)
+    guess(client, 1)
+    answer_all = slow(checker)
     challenge = client.challenge()
     for number in range(50):
-        client.send(authorization(challenge, password=f"guess {number}"))
-    assert len(waiting) == 8
-    for deferred in waiting:
-        deferred.errback(UnauthorizedLogin())
-    assert client.flow.responses[-1].status == 401
-    assert client.counter("wrong") == 8
+        client.send(authorization(challenge, password=f"other guess {number}"))
+    answer_all()
+    assert client.counter("wrong") == 1 + 8
+
+
+def test_several_digests_of_the_realm(client, checker):
+    """Each of several credentials for the realm is tried, and each wrong one counts (22.3, 20.7)."""
+    challenge = client.challenge()
+    right, wrong = authorization(challenge), authorization(challenge, password="guess")
+    old = authorization(client.challenge(), nonce="AAAA")
+    assert client.send(wrong, headers=(("Authorization", old), ("Authorization", right))).status == 200
+    assert client.counter("wrong") == 1
+    guesses = [authorization(client.challenge(), password=f"guess {number}") for number in range(10)]
+    checker.names.clear()
+    client.send(headers=tuple(("Authorization", digest) for digest in guesses))
+    assert len(checker.names) == 3
 
 
 # Checkers
@@ -519,6 +647,29 @@ def test_hashes_that_checkers_have(checker):
     challenges = client.challenges()
     assert [parameters(challenge)["algorithm"] for challenge in challenges] == ["MD5"]
     assert client.send(authorization(challenges[0])).status == 200
+
+
+def test_no_algorithm_for_all_users(checker, logged):
+    """An algorithm that no secret allows is refused at the start, and a change of what is possible is logged once."""
+    checker.hashes = {"MD5"}
+    client = Client(checker, algorithms=["SHA-256"])
+    with pytest.raises(
+        StartError, match=r"^--auth-algorithms: the users' secrets allow none of SHA-256 for all of them"
+    ):
+        client.service.startService()
+    client = Client(checker)
+    client.service.startService()
+    assert [parameters(challenge)["algorithm"] for challenge in client.challenges()] == ["MD5"]
+    for hashes in ({"MD5"}, set(), set(), {"MD5", "SHA-256"}):
+        checker.hashes = hashes
+        client.challenge()
+        client.challenge()
+    told = [line for line in logged if "SHA-256" in line or "offered" in line]
+    assert told == [
+        "Digest algorithms offered now: MD5",
+        "The users' secrets allow none of SHA-256, MD5 for all of them",
+        "Digest algorithms offered now: SHA-256, MD5",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import pytest
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from tests.auth.client import REALM, Client, authorization
+from tests.auth.test_password_file import Question
 from twisted_sipuas.auth import PasswordFile, Subscribers, credentials_checker
 from twisted_sipuas.auth.checkers import checker_forms
+from twisted_sipuas.auth.subscriber import subscription_of
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,31 @@ def test_mistakes(text, said):
         credentials_checker(text, REALM, None)
     assert said in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("realm", "domains", "domain"),
+    [
+        ("Example.COM.", [], "example.com"),
+        ("Example.com", ["example.org"], "example.com"),
+        ("Our Company", ["Example.org", "example.net"], "example.org"),
+        ("Company", ["example.org"], "example.org"),
+        ("pbx", ["example.org", "pbx"], "pbx"),
+        ("Our Company", [], "Our Company"),
+    ],
+)
+def test_domain_of_subscribers(realm, domains, domain):
+    """A subscriber whose name has no domain is of the realm's, in the one spelling, or of the first that is served."""
+    checker = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
+    credentials = Question("alice", "secret")
+    assert subscription_of(credentials, checker._domain).identity == f"alice@{domain}"
+
+
+def test_file_with_a_connection_string(tmp_path, monkeypatch):
+    """@FILE is looked for where file: is, in $STATE_DIRECTORY if that is set."""
+    (tmp_path / "dsn").write_text("host=db.example dbname=kamailio\n")
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    assert "db.example" in credentials_checker("subscriber:postgres:@dsn", REALM, None).description
 
 
 def test_forms():

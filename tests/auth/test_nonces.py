@@ -11,43 +11,51 @@ from hypothesis import strategies as st
 from twisted_sipuas.auth.nonces import NonceCounts, Nonces
 
 KEY = bytes(range(32))
+SOURCE = "192.0.2.1"
 
 
 def test_nonces_differ():
     """No two clients get the same nonce, however many are challenged in one second."""
     nonces = Nonces("example.com")
-    assert len({nonces.issue(5) for _ in range(1000)}) == 1000
+    assert len({nonces.issue(5, SOURCE) for _ in range(1000)}) == 1000
 
 
 def test_nonce_says_when_it_was_made():
     """A nonce carries the time in it, so that none has to be kept."""
     nonces = Nonces("example.com", KEY)
-    assert nonces.issued(nonces.issue(1_700_000_000.9)) == 1_700_000_000
+    assert nonces.issued(nonces.issue(1_700_000_000.9, SOURCE), SOURCE) == (1_700_000_000, True)
 
 
 def test_key():
     """With the same key, say after a restart, nonces are known again; by default every server has one of its own."""
-    nonce = Nonces("example.com", KEY).issue(7)
-    assert Nonces("example.com", KEY).issued(nonce) == 7
-    assert Nonces("example.org", KEY).issued(nonce) is None
-    assert Nonces("example.com").issued(nonce) is None
+    nonce = Nonces("example.com", KEY).issue(7, SOURCE)
+    assert Nonces("example.com", KEY).issued(nonce, SOURCE) == (7, True)
+    assert Nonces("example.org", KEY).issued(nonce, SOURCE) is None
+    assert Nonces("example.com").issued(nonce, SOURCE) is None
     with pytest.raises(ValueError):
         Nonces("example.com", b"short")
 
 
-@given(st.integers(0, 31), st.characters(codec="utf-8"))
+def test_nonce_is_of_one_source():
+    """A nonce says whether it was issued to the source that it comes from: no other one can be given it to use."""
+    nonces = Nonces("example.com", KEY)
+    nonce = nonces.issue(7, SOURCE)
+    assert nonces.issued(nonce, "192.0.2.2") == (7, False)
+
+
+@given(st.integers(0, 35), st.characters(codec="utf-8"))
 def test_forged(position, character):
     """A nonce in which anything was changed is none of ours."""
     nonces = Nonces("example.com", KEY)
-    nonce = nonces.issue(7)
+    nonce = nonces.issue(7, SOURCE)
     changed = nonce[:position] + character + nonce[position + 1 :]
-    assert nonces.issued(changed) == (7 if changed == nonce else None)
+    assert nonces.issued(changed, SOURCE) == ((7, True) if changed == nonce else None)
 
 
-@given(st.one_of(st.text(max_size=40), st.binary(min_size=24, max_size=24).map(lambda o: base64.b64encode(o).decode())))
+@given(st.one_of(st.text(max_size=40), st.binary(min_size=27, max_size=27).map(lambda o: base64.b64encode(o).decode())))
 def test_no_nonce(text):
     """Any text may come as a nonce, and is none."""
-    assert Nonces("example.com").issued(text) is None
+    assert Nonces("example.com").issued(text, SOURCE) is None
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from tests.auth.client import REALM, Client, authorization, parameters
 from twisted_sipuas import StartError
@@ -94,19 +93,6 @@ class Question:
 
     def checkHash(self, digits):
         return digits == self._secret
-
-
-@pytest.fixture
-def logged():
-    """The lines that are logged."""
-    lines = []
-
-    def note(event):
-        lines.append(event["log_format"].format(**event))
-
-    globalLogPublisher.addObserver(note)
-    yield lines
-    globalLogPublisher.removeObserver(note)
 
 
 @pytest.fixture

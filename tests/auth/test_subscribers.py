@@ -43,7 +43,7 @@ class Table:
     def start(self, database, **options):
         from twisted.internet import reactor
 
-        self.checker = Subscribers(database, reactor, **options)
+        self.checker = Subscribers(database, REALM, reactor, **options)
         self.checker.startService()
         return self.checker
 
@@ -151,6 +151,29 @@ async def test_ha1(table):
 
 
 @pytest_twisted.ensureDeferred
+async def test_ha1_and_password(table):
+    """Where both are there ha1 counts, as in those servers unless they compute it from passwords."""
+    table.add("alice", password="clear", ha1=ha1("MD5", b"alice", REALM, b"secret"))
+    checker = await opened(table)
+    assert await checker.requestAvatarId(Question("alice", "secret", "MD5")) == f"alice@{REALM}"
+    with pytest.raises(UnauthorizedLogin):
+        await checker.requestAvatarId(Question("alice", "clear", "MD5"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_change_of_hashes(table):
+    """Which hashes there are is looked at again when the server reloads, and from time to time."""
+    table.add("alice", ha1=ha1("MD5", b"alice", REALM, b"secret"))
+    checker = await opened(table)
+    assert checker.hashes == {"MD5"}
+    table.execute("UPDATE subscriber SET password = 'secret'")
+    checker.reload()
+    while checker.hashes == {"MD5"}:
+        await wait()
+    assert checker.hashes == set(HASHES)
+
+
+@pytest_twisted.ensureDeferred
 async def test_further_hashes(make_table):
     """OpenSIPS has columns for the hashes of RFC 8760."""
     opensips = make_table(OPENSIPS)
@@ -222,6 +245,16 @@ async def test_name_that_is_no_text(table):
 
 
 @pytest_twisted.ensureDeferred
+async def test_name_that_ends_in_a_space(table):
+    """A CHAR of SQL does not tell spaces at its end: such names would be one user, each with a delay of its own."""
+    table.add("alice", password="secret")
+    checker = await opened(table)
+    for name in ("alice ", f"alice@{REALM} "):
+        with pytest.raises(UnauthorizedLogin):
+            await checker.requestAvatarId(Question(name, "secret"))
+
+
+@pytest_twisted.ensureDeferred
 async def test_table_that_cannot_be_read(table):
     """While the table cannot be read, the answer is 503, and it is no wrong password."""
     table.add("alice", password="secret")
@@ -278,7 +311,7 @@ def wait():
 def test_not_running():
     """Before it is started, and after it is stopped, the answer is 503."""
     with pytest.raises(UnavailableError):
-        Subscribers(SQLiteSubscriberDatabase("x"), None).requestAvatarId(Question("alice", "secret"))
+        Subscribers(SQLiteSubscriberDatabase("x"), REALM, None).requestAvatarId(Question("alice", "secret"))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +330,7 @@ def test_table_that_is_none(tmp_path, schema, said):
         connection = sqlite3.connect(path)
         connection.execute(schema)
         connection.close()
-    checker = Subscribers(SQLiteSubscriberDatabase(str(path)), None)
+    checker = Subscribers(SQLiteSubscriberDatabase(str(path)), REALM, None)
     with pytest.raises(StartError, match=said) as raised:
         checker.startService()
     assert str(path) in str(raised.value)

@@ -111,6 +111,7 @@ def test_methods():
     user = options.transaction_user
     assert [asked(user, method) for method in ("INVITE", "REGISTER", "MESSAGE")] == [True, True, False]
     assert options.authentication.endswith(": INVITE, REGISTER outside a dialog; every other method is open")
+    assert asked(made(*AUTH, "--auth-methods", "DANCE").transaction_user, "DANCE")
     user = made(*AUTH, "--auth-methods", "INVITE").transaction_user
     assert not asked(user, "REGISTER")
 
@@ -171,6 +172,8 @@ def test_handler_that_takes_no_authenticator(module, name, arguments, said):
         ((*AUTH, "--auth-methods", "INVITE,ACK"), "--auth-methods: ACK cannot be challenged"),
         ((*AUTH, "--auth-methods", "CANCEL"), "--auth-methods: CANCEL cannot be challenged"),
         ((*AUTH, "--auth-methods", "INVITE, BYE"), "--auth-methods: 'INVITE, BYE': expected methods such as"),
+        ((*AUTH, "--auth-methods", "register"), "--auth-methods: 'register': expected REGISTER?"),
+        ((*AUTH, "--auth-methods", "INVITE,REGSITER"), "--auth-methods: 'REGSITER': expected REGISTER?"),
         ((*AUTH, "--auth-methods", ""), "--auth-methods: '': expected methods such as"),
         ((*AUTH, "--auth-algorithms", "MD5,SHA-1"), "'SHA-1' is no digest algorithm: expected one of SHA-512-256,"),
         ((*AUTH, "--auth-qop", "none"), "qop of auth and auth-int"),
@@ -193,6 +196,16 @@ def test_help(tmp_path):
     assert "subscriber:sqlite:FILE" in shown.stdout
     assert "memory:" in shown.stdout
     assert "unix" not in shown.stdout
+
+
+def test_start_without_an_algorithm(tmp_path):
+    """Algorithms that no user's secret allows end the start with one line, for nobody could register."""
+    (tmp_path / "users").write_text(f"alice:example.com:{'0' * 32}\n")
+    arguments = ("--realm", "example.com", "--auth", "file:users", "--auth-algorithms", "SHA-256")
+    done = sipuas(tmp_path, "--listen", "udp:0", "--location", "memory:", *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "--auth-algorithms: the users' secrets allow none of SHA-256" in line
 
 
 @pytest.mark.parametrize("checker", ["file:users", "subscriber:sqlite:users"])

@@ -105,6 +105,8 @@ def test_authentication():
         ("example.com", "<sip:example.com>", 403),
         ("eve", "<sip:bob@example.org>", 403),
         ("bob", "<sip:bob@example.org>", 404),
+        ("bob@example.com", "<sip:bob%40example.com@example.org>", 403),
+        ("bob@example.com", "<sip:bob%40example.com@example.com>", 403),
     ],
 )
 def test_authorisation(identity, to, status):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
@@ -13,6 +13,7 @@ from twisted_sipuas.auth.databases import SQLiteSubscriberDatabase, postgres_sub
 from twisted_sipuas.auth.digest import octets
 from twisted_sipuas.auth.password_file import PasswordFile
 from twisted_sipuas.auth.subscribers import Subscribers
+from twisted_sipuas.syntax.uri import canonical_domain
 
 __all__ = ["checker_forms", "credentials_checker"]
 
@@ -31,8 +32,8 @@ def checker_forms() -> Iterator[str]:
             yield f"{factory.authType}:... is Twisted's or a plugin's: {factory.argStringFormat.strip()}"
 
 
-def credentials_checker(text: str, realm: str, reactor: Any) -> ICredentialsChecker:
-    """Return the checker that *text* describes, not yet started, for users of *realm*.
+def credentials_checker(text: str, realm: str, reactor: Any, domains: Sequence[str] = ()) -> ICredentialsChecker:
+    """Return the checker that *text* describes, not yet started, for users of *realm*; *domains* are those served.
 
     Raises `ValueError` saying what is wrong and what was expected, without what *text* has behind the kind: it may be a
     password.
@@ -42,19 +43,31 @@ def credentials_checker(text: str, realm: str, reactor: Any) -> ICredentialsChec
         if kind == "file":
             return PasswordFile(argument, realm, reactor)
         if kind == "subscriber":
-            return _subscribers(argument, reactor)
+            return _subscribers(argument, _domain(realm, domains), reactor)
         return _from_plugin(kind, argument)
     except ValueError as error:
         raise ValueError(f"{kind}: {error}") from None
 
 
-def _subscribers(argument: str, reactor: Any) -> ICredentialsChecker:
+def _subscribers(argument: str, domain: str, reactor: Any) -> ICredentialsChecker:
     kind, _, where = argument.partition(":")
     if kind == "sqlite":
-        return Subscribers(SQLiteSubscriberDatabase(where), reactor)
+        return Subscribers(SQLiteSubscriberDatabase(where), domain, reactor)
     if kind == "postgres":
-        return Subscribers(postgres_subscriber_database(where), reactor)
+        return Subscribers(postgres_subscriber_database(where), domain, reactor)
     raise ValueError("expected subscriber:sqlite:FILE or subscriber:postgres:DSN")
+
+
+def _domain(realm: str, domains: Sequence[str]) -> str:
+    """Return the domain of users whose names have none: the realm, if it is one, else the first of *domains*."""
+    try:
+        domain = canonical_domain(realm)
+    except ValueError:
+        domain = ""
+    served = [canonical_domain(name) for name in domains]
+    if domain in served or "." in domain or not served:
+        return domain or realm
+    return served[0]
 
 
 def _from_plugin(kind: str, argument: str) -> ICredentialsChecker:

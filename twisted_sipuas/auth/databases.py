@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from twisted_sipuas.auth.files import check_path, content, full_path
 from twisted_sipuas.database_pool import DatabaseConnection, DatabaseError
+from twisted_sipuas.paths import check_path, content, state_path
 
 __all__ = ["SQLiteSubscriberDatabase", "SubscriberConnection", "SubscriberDatabase", "postgres_subscriber_database"]
 
@@ -44,7 +44,7 @@ class SubscriberDatabase(Protocol):
 class SQLiteSubscriberDatabase:
     """The SQLite file *path*, which another program may write; it is opened for reading alone.
 
-    A relative *path* is taken from where `full_path` says when it is first opened.
+    A relative *path* is taken from where `state_path` says when it is first opened.
     """
 
     placeholder = "?"
@@ -59,7 +59,7 @@ class SQLiteSubscriberDatabase:
 
     def connect(self) -> _SQLiteConnection:
         """See `SubscriberDatabase`."""
-        self._full_path = self._full_path or Path(full_path(self.path))
+        self._full_path = self._full_path or Path(state_path(self.path))
         with _translated(self._full_path):
             return _SQLiteConnection(self._full_path)
 

@@ -14,38 +14,50 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from hmac import compare_digest
 from itertools import count
+from typing import NamedTuple
 
-__all__ = ["NonceCounts", "Nonces"]
+from twisted_sipuas.keys import secret_key
 
-_LONGEST_KEY = 64  # octets, as BLAKE2b takes it
-_PLAIN = struct.Struct(">IIH")  # when it was issued, in seconds, and a number of 48 bits that makes it unlike others
-_LENGTH = 32  # characters, of 24 octets
-_MAC = 24 - _PLAIN.size
+__all__ = ["Issued", "NonceCounts", "Nonces"]
+
+_SOURCE = 5  # octets that stand for whom it was issued to
+# When it was issued, in seconds, and a number of 48 bits that makes it unlike others, and the source.
+_PLAIN = struct.Struct(f">IIH{_SOURCE}s")
+_LENGTH = 36  # characters, of 27 octets
+_MAC = 27 - _PLAIN.size
+
+
+class Issued(NamedTuple):
+    """What a nonce of ours says."""
+
+    at: int
+    """When it was issued, in seconds."""
+    is_of_source: bool
+    """Whether it was issued to the source that it comes from now."""
 
 
 class Nonces:
     """Issues nonces for *realm*, and knows them again.
 
-    A nonce is the time, a number and a keyed hash of both. *key*, 16 to 64 octets, is the secret of that hash, by
-    default a random one: servers that share it, or one that is given it again after a restart, take each other's.
+    A nonce is the time, a number, a keyed hash of the source that it is for, and one of all that: who forges a source
+    gets no nonce of it. *key*, 16 to 64 octets, is the secret of those hashes, by default a random one: servers that
+    share it, or one that is given it again after a restart, take each other's.
     """
 
     def __init__(self, realm: str, key: bytes | None = None) -> None:
-        if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
-            raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
         # Derived, since the same key may be given to what hashes something else, and for another realm.
-        scope = hashlib.blake2b(realm.encode("utf-8", "surrogateescape"), key=key or secrets.token_bytes(32))
+        scope = hashlib.blake2b(realm.encode("utf-8", "surrogateescape"), key=secret_key(key))
         self._key = scope.digest()
         self._numbers = count(secrets.randbits(47))
 
-    def issue(self, now: float) -> str:
-        """Return a nonce that nobody else gets."""
+    def issue(self, now: float, source: str) -> str:
+        """Return a nonce that nobody else gets, for *source*."""
         number = next(self._numbers)
-        plain = _PLAIN.pack(int(now) & 0xFFFFFFFF, number >> 16 & 0xFFFFFFFF, number & 0xFFFF)
+        plain = _PLAIN.pack(int(now) & 0xFFFFFFFF, number >> 16 & 0xFFFFFFFF, number & 0xFFFF, self._source(source))
         return base64.b64encode(plain + self._mac(plain)).decode("ascii")
 
-    def issued(self, nonce: str) -> int | None:
-        """Return when *nonce* was issued, in seconds; None if that was not here."""
+    def issued(self, nonce: str, source: str) -> Issued | None:
+        """Return what *nonce*, which comes from *source*, says; None if it was not issued here."""
         if len(nonce) != _LENGTH or not nonce.isascii():
             return None
         try:
@@ -55,8 +67,12 @@ class Nonces:
         plain, mac = octets[: _PLAIN.size], octets[_PLAIN.size :]
         if not compare_digest(mac, self._mac(plain)):
             return None
-        seconds: int = _PLAIN.unpack(plain)[0]
-        return seconds
+        seconds, _, _, issued_to = _PLAIN.unpack(plain)
+        return Issued(seconds, compare_digest(issued_to, self._source(source)))
+
+    def _source(self, source: str) -> bytes:
+        octets = source.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(octets, key=self._key, person=b"source", digest_size=_SOURCE).digest()
 
     def _mac(self, plain: bytes) -> bytes:
         return hashlib.blake2b(plain, key=self._key, digest_size=_MAC).digest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from twisted.python import usage
@@ -12,6 +13,7 @@ from twisted.python import usage
 from twisted_sipuas.auth.authenticator import DigestAuthenticator
 from twisted_sipuas.auth.checkers import checker_forms, credentials_checker
 from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.message import KNOWN_METHODS
 
 __all__ = ["AuthenticationOptions"]
 
@@ -70,7 +72,7 @@ class AuthenticationOptions(usage.Options):
             raise usage.UsageError("--auth: expected a --realm, or a --domain to take for it")
         self.authenticated_methods = self._methods()
         try:
-            checkers = [credentials_checker(text, realm, reactor) for text in self["auth"]]
+            checkers = [credentials_checker(text, realm, reactor, domains) for text in self["auth"]]
         except ValueError as error:
             raise usage.UsageError(f"--auth: {error}") from None
         try:
@@ -108,6 +110,20 @@ class AuthenticationOptions(usage.Options):
         for method in methods:
             if TOKEN.fullmatch(method) is None:
                 raise usage.UsageError(f"--auth-methods: {text!r}: expected methods such as REGISTER,INVITE")
+            _check_spelling(method)
             if method in _NEVER_ASKED:
                 raise usage.UsageError(f"--auth-methods: {method} cannot be challenged (RFC 3261, 22.1)")
         return methods
+
+
+def _check_spelling(method: str) -> None:
+    """Refuse what is another method, or none, to whoever sends requests, and would leave open the one that is meant."""
+    if method in KNOWN_METHODS:
+        return
+    meant = (
+        method.upper()
+        if method != method.upper()
+        else next(iter(get_close_matches(method, KNOWN_METHODS, cutoff=0.8)), None)
+    )
+    if meant is not None:
+        raise usage.UsageError(f"--auth-methods: {method!r}: expected {meant}? Case counts, and every letter (7.1)")

@@ -11,14 +11,14 @@ from twisted.cred.credentials import IUsernameDigestHash, IUsernameHashedPasswor
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.auth.credentials import DigestCredentials
-from twisted_sipuas.auth.files import check_path, full_path
 from twisted_sipuas.auth.passwords import Users, parse_users
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.logs import Logger
+from twisted_sipuas.paths import check_path, state_path
 
 __all__ = ["PasswordFile"]
 
@@ -85,7 +85,7 @@ class PasswordFile(Service):
     def privilegedStartService(self) -> None:
         """Read the file; raises `StartError`."""
         super().privilegedStartService()
-        self._full_path = full_path(self.path)
+        self._full_path = state_path(self.path)
         try:
             self._signature, self._users = self._read()
         except (OSError, ValueError) as error:

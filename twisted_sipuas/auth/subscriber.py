@@ -28,16 +28,21 @@ class Subscription(NamedTuple):
         return f"{self.username}@{self.domain}"
 
 
-def subscription_of(credentials: DigestCredentials) -> Subscription | None:
-    """Return whose row to look for, or None if that is no text; a username without a domain is of the realm's."""
+def subscription_of(credentials: DigestCredentials, domain: str) -> Subscription | None:
+    """Return whose row to look for, or None if that cannot be; a username without a domain is of *domain*.
+
+    One that ends in a space is nobody's: a CHAR of SQL would not tell it from the one without.
+    """
     try:
         text = credentials.username.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if "\0" in text:
+    username, at, own_domain = text.rpartition("@")
+    if "\0" in text or text.endswith(" ") or username.endswith(" "):
         return None
-    username, at, domain = text.rpartition("@")
-    return Subscription(username, domain.lower(), True) if at else Subscription(text, credentials.realm, False)
+    return (
+        Subscription(username, own_domain.lower().removesuffix("."), True) if at else Subscription(text, domain, False)
+    )
 
 
 class SubscriberTable:
@@ -72,7 +77,10 @@ class SubscriberTable:
         return f"SELECT 1 FROM {self._name} WHERE {lacking} LIMIT 1"
 
     def is_right(self, credentials: DigestCredentials, whose: Subscription, rows: Iterable[tuple[object, ...]]) -> bool:
-        """Whether a secret in *rows*, the result of `select`, is the one that *credentials* were made with."""
+        """Whether a secret in *rows*, the result of `select`, is the one that *credentials* were made with.
+
+        As in those servers unless they compute hashes, H(A1) counts where it is there, and ``password`` only else.
+        """
         column = _HASH_COLUMNS[credentials.hash_name]
         if whose.is_qualified:
             column = "ha1b" if credentials.hash_name == "MD5" else ""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameDigestHash, IUsernameHashedPassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from twisted_sipuas.auth.credentials import DigestCredentials
@@ -26,19 +27,27 @@ __all__ = ["Subscribers"]
 class Subscribers(Service):
     """A `twisted.cred` checker of the table ``subscriber`` in *database*; see `SubscriberTable`.
 
-    Nothing is kept: every look-up asks the database, in a thread of a `DatabasePool`, and fails with `UnavailableError`
-    if that cannot be asked, or *max_pending* wait already. A *database* that is local has to be there when the service
-    starts, or `StartError` ends that.
+    *domain* is that of users whose names have none. Nothing is kept: every look-up asks the database, in a thread of a
+    `DatabasePool`, and fails with `UnavailableError` if that cannot be asked, or *max_pending* wait already. A
+    *database* that is local has to be there when the service starts, or `StartError` ends that.
+
+    Which hashes its users have is looked at then, every `look_interval` seconds, and when the server reloads.
 
     *reactor* provides `IReactorTime` and `IReactorFromThreads`.
     """
 
     credentialInterfaces = (IUsernameHashedPassword, IUsernameDigestHash)
 
-    def __init__(self, database: SubscriberDatabase, reactor: Any, *, max_pending: int = 1000) -> None:
+    look_interval: ClassVar[float] = 300.0
+    """Seconds between two looks at which columns the table has, and which of them every user has something in."""
+
+    def __init__(self, database: SubscriberDatabase, domain: str, reactor: Any, *, max_pending: int = 1000) -> None:
         self.description = database.description
         self.hashes = frozenset(HASHES)  # until the table says otherwise
         self._database = database
+        self._domain = domain
+        self._reactor = reactor
+        self._next_look: IDelayedCall | None = None
         self._table: SubscriberTable | None = None
         self._pool: DatabasePool[SubscriberConnection] = DatabasePool(
             database.connect, self._prepare, self.description, reactor, size=database.threads, max_pending=max_pending
@@ -51,7 +60,7 @@ class Subscribers(Service):
 
     def requestAvatarId(self, credentials: DigestCredentials) -> Deferred[Any]:
         """See `ICredentialsChecker`."""
-        whose = subscription_of(credentials)
+        whose = subscription_of(credentials, self._domain)
         if whose is None:
             raise UnauthorizedLogin
 
@@ -66,9 +75,12 @@ class Subscribers(Service):
     # In a thread of the pool
 
     def _prepare(self, connection: SubscriberConnection) -> None:
-        """Look at the table with the first *connection*; raises `DatabaseError` if it is none of subscribers."""
-        if self._table is not None:
-            return
+        """Look at the table with the first *connection*."""
+        if self._table is None:
+            self._look(connection)
+
+    def _look(self, connection: SubscriberConnection) -> None:
+        """Look at the table; raises `DatabaseError` if it is none of subscribers."""
         columns = [str(name) for (name,) in connection.rows(self._database.columns)]
         try:
             table = SubscriberTable("subscriber", columns, self._database.placeholder)
@@ -108,10 +120,23 @@ class Subscribers(Service):
         self.privilegedStartService()
         super().startService()
         self._pool.startService()
-        looked = maybeDeferred(self._pool.run, lambda connection: None)
-        looked.addErrback(lambda failure: failure.trap(UnavailableError) and None)
+        self._look_again(lambda connection: None)  # which is looked at when it connects
+
+    def reload(self) -> None:
+        """Look at the table again, as its columns or the hashes in them may have changed."""
+        if self.running:
+            self._look_again(self._look)
+
+    def _look_again(self, look: Callable[[SubscriberConnection], None]) -> None:
+        if self._next_look is not None and self._next_look.active():
+            self._next_look.cancel()
+        self._next_look = self._reactor.callLater(self.look_interval, self.reload)
+        looked = maybeDeferred(self._pool.run, look)
+        looked.addErrback(lambda failure: failure.trap(UnavailableError) and None)  # the pool logs it
 
     def stopService(self) -> Deferred[None]:
         """Answer no more; fires when the look-ups that were taken are done, or have taken too long."""
         super().stopService()
+        if self._next_look is not None and self._next_look.active():
+            self._next_look.cancel()
         return self._pool.stopService()

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
+from twisted_sipuas.paths import content
 
 __all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
 
@@ -111,7 +112,7 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
         options = _options(settings)
         timeout = _seconds(options, "timeout")
         cache = _seconds(options, "cache")
-        service = kind.make(_content(rest[1:]) if rest.startswith("@") else rest, options, reactor)
+        service = kind.make(content(rest[1:]) if rest.startswith("@") else rest, options, reactor)
         if options:
             raise ValueError(f"{next(iter(options))!r} is no option of {name}")
     except ValueError as error:
@@ -162,13 +163,3 @@ def _seconds(options: dict[str, str], name: str) -> float | None:
     if not 0 < seconds < math.inf:
         raise ValueError(f"{name}={value}: expected a number of seconds")
     return seconds
-
-
-def _content(path: str) -> str:
-    """Return what is in the file *path*, octet for octet, without its last line end."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            text = file.read()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    return text[:-1].removesuffix("\r") if text.endswith("\n") else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted_sipuas.deferreds import call, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
+from twisted_sipuas.keys import secret_key
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.admission import Admission
@@ -32,7 +32,6 @@ _RETRY_AFTER = (("Retry-After", "5"),)
 _MAX_HELD_OCTETS = 512 * 1024 * 1024  # a request that is held takes about three times as much memory
 _CHALLENGES = (401, 407)
 _CHALLENGE_NAMES = ("www-authenticate", "proxy-authenticate")
-_LONGEST_KEY = 64  # octets, as BLAKE2b takes it
 
 # What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
 _IDENTIFYING = ("Via", "From", "To", "Call-ID", "CSeq")
@@ -90,8 +89,6 @@ class BaseLayer:
         admission: Admission | None,
         is_trusted: Callable[[str], bool],
     ) -> None:
-        if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
-            raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
         self.clock = clock
         self.server_header = (
             None if server_header is None else refuse_line_breaks(server_header, "a Server header field")
@@ -102,7 +99,7 @@ class BaseLayer:
         self._trace = trace
         self._admission = admission
         self.is_trusted = is_trusted
-        self._secret = secrets.token_bytes(32) if key is None else key
+        self._secret = secret_key(key)
         self._max_held_octets = _MAX_HELD_OCTETS
         self._held_octets = 0  # requests as received, and responses to INVITEs that wait for their ACK
         self._handed_over = 0  # requests that the transaction user is looking at right now

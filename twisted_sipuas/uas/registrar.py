@@ -91,12 +91,13 @@ class Registrar(UserAgentServer):
         """Whether *identity* may change and list the bindings of the address-of-record *uri*; else 403 (10.3 step 4).
 
         Override it, as a plain method or ``async def``, for another policy. By default everybody may whose name, or
-        name and domain, are those of *uri*; and where nobody is authenticated, anybody.
+        name and domain, are those of *uri*; and where nobody is authenticated, anybody. A name with an ``@`` has its
+        domain in it, and is never compared with the user part alone.
         """
         if self.authenticator is None:
             return True
         user, at, _ = (own := address_of_record(uri).removeprefix("sip:")).rpartition("@")
-        return bool(at) and identity in (own, user)
+        return bool(at) and (identity == own or (identity == user and "@" not in user))
 
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
         """Steps 4 to 8 of 10.3."""

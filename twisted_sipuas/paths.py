@@ -1,10 +1,10 @@
-"""Where is a file that an operator names?"""
+"""Where is a file that an operator names, and what is in it?"""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["check_path", "content", "full_path"]
+__all__ = ["check_path", "content", "state_path"]
 
 
 def check_path(path: str) -> str:
@@ -14,7 +14,7 @@ def check_path(path: str) -> str:
     return path
 
 
-def full_path(path: str) -> str:
+def state_path(path: str) -> str:
     """Return *path* from ``$STATE_DIRECTORY`` if that is set, as systemd does, else from the directory current now.
 
     A link is not followed: it may lead elsewhere later.
@@ -24,9 +24,12 @@ def full_path(path: str) -> str:
 
 
 def content(path: str) -> str:
-    """Return what is in the file *path*, without its last line end; raises `ValueError` if it cannot be read."""
+    """Return what is in the file that `state_path` says *path* is, octet for octet, without its last line end.
+
+    Raises `ValueError` if it cannot be read.
+    """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(state_path(check_path(path)), encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
