@@ -19,7 +19,7 @@ from zope.interface import implementer
 from twisted_sipuas.database_pool import DatabasePool, LostConnectionError
 from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import IBindingStore
-from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.postgres_table import Change, PostgresBindingTable
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
@@ -96,14 +96,11 @@ class PostgresBindingStore(Service):
         return self._pool.run(partial(self._table.read, address_of_record=octets(address_of_record)))
 
     def _current(self, found: _Found) -> _Found:
-        now = self._clock.seconds()
         bindings, version = found
-        return tuple([binding for binding in bindings if binding.expires_at > now]), version
+        return unexpired(bindings, self._clock.seconds()), version
 
     def _redirection(self, found: _Found) -> Redirection | None:
-        now = self._clock.seconds()
-        targets = [binding.target(now) for binding in found[0] if binding.expires_at > now]
-        return Redirection(targets) if targets else None
+        return redirection(found[0], self._clock.seconds())
 
     # IService
 

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import IBindingStore
-from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.redis_connections import RedisConnection, RedisConnections
 from twisted_sipuas.location.redis_server import RedisServer
 from twisted_sipuas.location.redis_value import NOTHING, REPLACE, expiry, packed, unpacked
@@ -170,13 +170,10 @@ class RedisBindingStore(Service):
             self._leave_alone(key, "it holds no bindings of ours")
 
     def _redirection(self, bindings: tuple[Binding, ...], version: bytes) -> Redirection | None:
-        now = self._clock.seconds()
-        targets = [binding.target(now) for binding in bindings if binding.expires_at > now]
-        return Redirection(targets) if targets else None
+        return redirection(bindings, self._clock.seconds())
 
     def _current(self, bindings: tuple[Binding, ...], version: bytes) -> tuple[tuple[Binding, ...], bytes]:
-        now = self._clock.seconds()
-        return tuple([binding for binding in bindings if binding.expires_at > now]), version
+        return unexpired(bindings, self._clock.seconds()), version
 
     def _changed(self, was_current: int) -> bool:
         self._changing.end()
