@@ -17,6 +17,9 @@ from twisted_sipuas.syntax.uri import SIPURI, URI, parse_uri
 
 __all__ = ["Binding", "Limits", "Registration", "apply", "contact_value", "redirection", "unexpired"]
 
+_LATEST = 2.0**53
+"""Seconds since the epoch up to which a time is told exactly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -47,6 +50,18 @@ class Binding:
         """The URI, parsed when asked for and not kept."""
         return parse_uri(self.uri_text)
 
+    def checked(self) -> Binding:
+        """Return this; raises `ValueError` if a value is none that a REGISTER gives, as others may write to a store."""
+        texts = (self.uri_text, self.call_id, self.display_name, self.parameters, self.path)
+        if (
+            all(type(text) is str for text in texts)
+            and _is_number(self.expires_at, _LATEST)
+            and (type(self.cseq) is int and self.cseq >= 0)
+            and (self.q is None or _is_number(self.q, 1))
+        ):
+            return self
+        raise ValueError("no binding of ours")
+
     def remaining(self, now: float) -> int:
         """Return the seconds left at *now*: of a new binding the interval granted, of any never 0, the sign of none."""
         return max(1, round(self.expires_at - now))
@@ -61,6 +76,10 @@ class Binding:
         if self.path and isinstance(uri, SIPURI):
             uri = uri.with_header("Route", self.path)
         return Target(uri, q=self.q, expires=self.remaining(now))
+
+
+def _is_number(value: object, most: float) -> bool:
+    return type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]  # it is one of these
 
 
 def unexpired(bindings: Iterable[Binding], now: float) -> tuple[Binding, ...]:

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.errors import SIPError, UnavailableError
+from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import IBindingStore
 from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.redis_connections import RedisConnection, RedisConnections
@@ -200,7 +200,7 @@ class RedisBindingStore(Service):
     def _leave_alone(self, key: bytes, reason: str) -> NoReturn:
         """Refuse to read or change what is no value of ours: what it means is for people to find out.
 
-        That is an answer of its own, and no failure of Redis: nobody else's look-up is to suffer for it.
+        Redis does not fail with that: nobody else's look-up is to suffer for it.
         """
         self._counters["strange_values"] += 1
         now = self._clock.seconds()
@@ -212,7 +212,7 @@ class RedisBindingStore(Service):
                 key=key,
                 reason=reason,
             )
-        raise SIPError(500, rule="a key of Redis holds something else")
+        raise UnavailableError(status=500, rule="a key of Redis holds something else")
 
 
 class _Complaint:
