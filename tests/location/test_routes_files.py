@@ -46,6 +46,8 @@ FAULTS = [
     ("[[route]]\nrefuse = 404\nstatus = 302", "3: expected one of refuse and status in a route, not both"),
     (T + "headers = 1", '3: headers: expected a table like { Reason = "Q.850" }, not 1'),
     (T + 'headers = { Via = "x" }', "3: headers: expected a header field that is not the server's, not 'Via'"),
+    (T + 'headers = { e = "x" }', "3: headers: expected a header field that is not the server's, not 'e'"),
+    (T + 'headers = { Require = "x" }', "3: headers: expected a header field that is not the server's, not 'Require'"),
     (T + "headers = { X = 1 }", "3: X: expected text in quotes, not 1"),
     (
         T + 'headers = { X = "{foo}" }',
