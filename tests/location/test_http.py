@@ -13,7 +13,7 @@ from twisted.internet import reactor, ssl
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
@@ -179,6 +179,16 @@ async def test_refusal(router):
         assert service.counters["failures"] == 0
     assert not isinstance(error, UnavailableError)
     assert (error.status, error.reason) == (603, "Not Today")
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_not_logged(router):
+    """Neither that a connection was made nor that it ended is news, when all is well."""
+    with capturedLogs() as logs:
+        async with asked(router) as (service, site):
+            await lookup(service)
+        assert len(site.made) == 1
+    assert [line for line in map(formatEvent, logs) if "Client" in line] == []  # the rest is the router's
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])

@@ -6,16 +6,16 @@ import importlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IConsumer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IConsumer, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -112,7 +112,7 @@ class HTTPLocationService(Service):
         authorization = parsed.authorization if token is None else b"Bearer " + token.encode()
         if authorization is not None:
             self._headers.setRawHeaders("Authorization", [authorization])
-        self._pool = HTTPConnectionPool(reactor)
+        self._pool = _Connections(reactor)
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _IDLE_TIME
         policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS(trust_root)
@@ -215,6 +215,27 @@ def _reason(error: BaseException | None) -> str:
     """Return why there was no reply, for logs: what lies behind an error of the HTTP client that only wraps others."""
     reasons: Sequence[Failure] = getattr(error, "reasons", ())
     return _reason(reasons[0].value) if reasons else " ".join(f"{type(error).__name__} {error}".split())
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """*endpoint*, without a line in the log for each connection that it makes and another for its end."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """See `IStreamClientEndpoint`."""
+        cast(Factory, protocolFactory).noisy = False
+        return cast("Deferred[Any]", self._endpoint.connect(protocolFactory))
+
+
+class _Connections(HTTPConnectionPool):
+    """A pool that tells the log nothing."""
+
+    def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        """See `HTTPConnectionPool`."""
+        return super().getConnection(key, _Quiet(endpoint))
 
 
 class _TooLong(Exception):
