@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from twisted_sipuas.auth.files import check_path, content, full_path
 from twisted_sipuas.database_pool import DatabaseConnection, DatabaseError
+from twisted_sipuas.files import check_path, content, full_path
 
 __all__ = ["SQLiteSubscriberDatabase", "SubscriberConnection", "SubscriberDatabase", "postgres_subscriber_database"]
 

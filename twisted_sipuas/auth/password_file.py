@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.auth.credentials import DigestCredentials
-from twisted_sipuas.auth.files import check_path, full_path
 from twisted_sipuas.auth.passwords import Users, parse_users
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.files import check_path, full_path
 
 __all__ = ["PasswordFile"]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
+from twisted_sipuas.files import content as _content
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
+from twisted_sipuas.option_values import seconds, taken
 
 __all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
 
@@ -152,23 +153,4 @@ def _options(settings: Iterable[str]) -> dict[str, str]:
 
 def _seconds(options: dict[str, str], name: str) -> float | None:
     """Take the number of seconds that the option *name* is out of *options*; None if it is not there."""
-    if name not in options:
-        return None
-    value = options.pop(name)
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name}={value}: expected a number of seconds")
-    return seconds
-
-
-def _content(path: str) -> str:
-    """Return what is in the file *path*, octet for octet, without its last line end."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            text = file.read()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    return text[:-1].removesuffix("\r") if text.endswith("\n") else text
+    return taken(options, name, seconds)

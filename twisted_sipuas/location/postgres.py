@@ -24,6 +24,7 @@ from twisted_sipuas.location.postgres_table import Change, PostgresBindingTable
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.option_values import taken, whole_number
 from twisted_sipuas.postgresql import PostgresConnection, PostgresDatabase
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
@@ -151,7 +152,5 @@ def _unknown(failure: Failure) -> bool:
 
 def make(argument: str, options: dict[str, str], reactor: Any) -> PostgresBindingStore:
     """See `ILocationServicePlugin`: ``postgres:DSN`` has the options ``table`` and ``pool``."""
-    threads = options.pop("pool", "4")
-    if not threads.isdecimal() or not 1 <= int(threads) <= _MAX_THREADS:
-        raise ValueError(f"pool={threads}: expected a number of connections from 1 to {_MAX_THREADS}")
-    return PostgresBindingStore(argument, reactor, table=options.pop("table", _DEFAULT_TABLE), threads=int(threads))
+    threads = taken(options, "pool", partial(whole_number, least=1, most=_MAX_THREADS))
+    return PostgresBindingStore(argument, reactor, table=options.pop("table", _DEFAULT_TABLE), threads=threads or 4)

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from twisted_sipuas.errors import SIPError
+from twisted_sipuas.files import check_path, full_path
 from twisted_sipuas.interfaces import IBindingStore
 from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.database import BindingDatabase, Change
@@ -55,10 +56,8 @@ class SQLiteBindingStore(BindingTable):
     """Seconds that a disk has, when the service stops, for what is still to be written."""
 
     def __init__(self, path: str, reactor: Any, *, max_addresses: int = 1_000_000, max_pending: int = 10_000) -> None:
-        if not path or "\0" in path:
-            raise ValueError("expected the name of a file, without NUL")
         super().__init__(reactor, max_addresses=max_addresses)
-        self.path = path
+        self.path = check_path(path)
         self.description = f"sqlite:{path}"
         self.max_pending = max_pending
         self._reactor: IReactorFromThreads = reactor
@@ -116,8 +115,7 @@ class SQLiteBindingStore(BindingTable):
     def privilegedStartService(self) -> None:
         """Open the file and read the bindings; raises `StartError`."""
         super().privilegedStartService()
-        directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0] or os.getcwd()
-        database = BindingDatabase(os.path.realpath(os.path.join(directory, self.path)))
+        database = BindingDatabase(os.path.realpath(full_path(self.path)))
         try:
             for address, bindings in database.load(self._clock.seconds()):
                 self._put(address, bindings)

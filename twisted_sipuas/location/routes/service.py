@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import SIPError, StartError
+from twisted_sipuas.files import check_path
 from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location.routes.document import Routes
 from twisted_sipuas.location.routes.files import FileState, RoutesFileError, RoutesFiles, states_of
@@ -60,9 +61,7 @@ class RoutesLocationService(Service):
     """Seconds between two looks at the files."""
 
     def __init__(self, path: str, reactor: Any, *, draw: Draw | None = None) -> None:
-        if not path or "\0" in path:
-            raise ValueError("expected the name of a file, without NUL")
-        self.path = path
+        self.path = check_path(path)
         self.description = f"routes:{path}"
         self._clock: IReactorTime = reactor
         self._reactor: IReactorFromThreads = reactor

@@ -1,10 +1,10 @@
-"""Where is a file that an operator names?"""
+"""Where is a file that an operator names, and what is in it?"""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["check_path", "content", "full_path"]
+__all__ = ["check_path", "content", "full_path", "octets"]
 
 
 def check_path(path: str) -> str:
@@ -25,9 +25,14 @@ def full_path(path: str) -> str:
 
 def content(path: str) -> str:
     """Return what is in the file *path*, without its last line end; raises `ValueError` if it cannot be read."""
+    text = octets(path).decode("utf-8", "surrogateescape")
+    return text[:-1].removesuffix("\r") if text.endswith("\n") else text
+
+
+def octets(path: str) -> bytes:
+    """Return what is in the file *path*; raises `ValueError` if it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            text = file.read()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    return text[:-1].removesuffix("\r") if text.endswith("\n") else text
