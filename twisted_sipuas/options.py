@@ -5,7 +5,6 @@ from __future__ import annotations
 import getopt
 import importlib.metadata
 import ipaddress
-import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from twisted_sipuas.loading import load, make
 from twisted_sipuas.location import location_kinds, location_service
 from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.location.kinds import without_secrets
+from twisted_sipuas.option_values import seconds, whole_number
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
 from twisted_sipuas.transport.networks import AccessList
@@ -63,9 +63,10 @@ def _at_least(least: int, option: str) -> Callable[[str], int]:
     """Return what reads a whole number for *option*, and raises `ValueError` naming it for anything else."""
 
     def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:10]) == int(text[:11])):
-            raise ValueError(f"--{option}: {text!r}: expected a whole number from {least}")
-        return int(text)
+        try:
+            return whole_number(text, least)
+        except ValueError as error:
+            raise ValueError(f"--{option}: {text!r}: {error}") from None
 
     return number
 
@@ -75,12 +76,9 @@ def _seconds(option: str, may_be_zero: bool = False) -> Callable[[str], float]:
 
     def number(text: str) -> float:
         try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1
-        if not 0 <= seconds < math.inf or (seconds == 0 and not may_be_zero):
-            raise ValueError(f"--{option}: {text!r}: expected a number of seconds")
-        return seconds
+            return seconds(text, may_be_zero=may_be_zero)
+        except ValueError as error:
+            raise ValueError(f"--{option}: {text!r}: {error}") from None
 
     return number
 

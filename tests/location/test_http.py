@@ -13,7 +13,7 @@ from twisted.internet import reactor, ssl
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
@@ -179,6 +179,16 @@ async def test_refusal(router):
         assert service.counters["failures"] == 0
     assert not isinstance(error, UnavailableError)
     assert (error.status, error.reason) == (603, "Not Today")
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_not_logged(router):
+    """Neither that a connection was made nor that it ended is news, when all is well."""
+    with capturedLogs() as logs:
+        async with asked(router) as (service, site):
+            await lookup(service)
+        assert len(site.made) == 1
+    assert [line for line in map(formatEvent, logs) if "Client" in line] == []  # the rest is the router's
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
@@ -456,13 +466,14 @@ async def test_token(router, tmp_path):
         ("http:http://router.example/#x", "expected a URL such as https://router.example/route"),
         ("http,headers=:http://h/", "headers=: expected names of header fields with + between them"),
         ("http,headers=To+a b:http://h/", "headers=To+a b: expected names of header fields with + between them"),
-        ("http,connections=0:http://h/", "connections=0: expected a number from 1 to 1000"),
-        ("http,connections=9999:http://h/", "connections=9999: expected a number from 1 to 1000"),
+        ("http,connections=0:http://h/", "connections=0: expected a whole number from 1 to 1000"),
+        ("http,connections=9999:http://h/", "connections=9999: expected a whole number from 1 to 1000"),
         ("http,token=/nowhere:http://h/", "cannot read /nowhere: No such file or directory"),
         ("http,token={tmp}/two:http://h/", "token={tmp}/two: expected a token, in one word"),
+        ("http,token={tmp}/odd:http://h/", "token={tmp}/odd: expected a token, in one word"),
         ("http,token={tmp}/one:http://joe:secret@h/", "expected either a token or a user name in the URL"),
         ("http,ca={tmp}/two:https://h/", "ca={tmp}/two: expected certificates in PEM"),
-        ("http,ca={tmp}/odd:https://h/", "cannot read {tmp}/odd: expected ASCII text"),
+        ("http,ca={tmp}/odd:https://h/", "ca={tmp}/odd: expected certificates in PEM"),
         ("http,retries=3:http://h/", "'retries' is no option of http"),
     ],
 )

@@ -156,6 +156,7 @@ FAULTS = [
     ('{"targets": ["sip:a@h"], "headers": {"X": "a\\r\\nVia: b"}}', "headers.X: expected text without control"),
     ('{"targets": ["sip:a@h"], "headers": {"X": null}}', "headers.X: expected text without control characters"),
     ('{"targets": ["sip:a@h"], "headers": {"VIA": "x"}}', "headers.VIA: expected another header field, as the"),
+    ('{"targets": ["sip:a@h"], "headers": {"e": "x"}}', "headers.e: expected another header field, as the response"),
     ('{"targets": ["sip:a@h"], "headers": {"m": "x"}}', "headers.m: expected another header field, as the response"),
     ('{"targets": ["sip:a@h"], "headers": {"Require": "x"}}', "headers.Require: expected another header field"),
     ('{"refuse": {"status": 302}}', "refuse.status: expected a number from 400 to 699"),

@@ -689,8 +689,8 @@ def test_texts(clock, text, description):
         ("postgres,table=a.b.c:", "table=a.b.c: expected a name of"),
         ('postgres,table=a";--:', 'table=a";--: expected a name of'),
         ("postgres,table=:", "table=: expected a name of"),
-        ("postgres,pool=0:", "pool=0: expected a number of connections from 1 to 64"),
-        ("postgres,pool=x:", "pool=x: expected a number of connections from 1 to 64"),
+        ("postgres,pool=0:", "pool=0: expected a whole number from 1 to 64"),
+        ("postgres,pool=x:", "pool=x: expected a whole number from 1 to 64"),
         ("postgres,tables=x:", "'tables' is no option of postgres"),
     ],
 )

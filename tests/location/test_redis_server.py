@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from tests.interoperability.test_tls import write_certificate
 from twisted_sipuas.location import location_kinds, location_service
 from twisted_sipuas.location.redis_server import RedisServer
 
@@ -36,7 +37,7 @@ def test_options():
     """`db` and `ca` may be given beside the text."""
     assert RedisServer.from_text("h", db=3) == RedisServer("h", 6379, 3)
     assert RedisServer.from_text("redis://h", db=3) == RedisServer("h", 6379, 3)
-    assert RedisServer.from_text("rediss://h", ca=b"PEM").ca == b"PEM"
+    assert RedisServer.from_text("rediss://h", trust_root="ours").trust_root == "ours"
 
 
 @pytest.mark.parametrize(
@@ -88,13 +89,13 @@ def test_no_secret_in_the_repr():
         ("redis:", f"'redis:': {EXPECTED}"),
         ("redis:redis://secret@h", f"'redis:...': {EXPECTED}: a user has a password"),
         ("redis,db=1:redis://u:secret@h/2", "'redis,db=1:...': db: expected only where the URL names no database"),
-        ("redis,db=-1:h", "'redis,db=-1:h': db=-1: expected a whole number from 0"),
-        ("redis,pool=0:h", "'redis,pool=0:h': pool=0: expected a whole number from 1"),
-        ("redis,pool=:h", "'redis,pool=:h': pool=: expected a whole number from 1"),
+        ("redis,db=-1:h", "'redis,db=-1:h': db=-1: expected a whole number from 0 to 99999"),
+        ("redis,pool=0:h", "'redis,pool=0:h': pool=0: expected a whole number from 1 to 100"),
+        ("redis,pool=:h", "'redis,pool=:h': pool=: expected a whole number from 1 to 100"),
         ("redis,prefix=:h", "'redis,prefix=:h': prefix: expected what the keys are to begin with"),
         ("redis,ttl=5:h", "'redis,ttl=5:h': 'ttl' is no option of redis"),
-        ("redis,ca=/x/y:rediss://h", "'redis,ca=/x/y:rediss://h': ca: cannot read /x/y: No such file or directory"),
-        ("redis,ca=/dev/null:rediss://h", "'redis,ca=/dev/null:rediss://h': ca: expected a file of PEM certificates"),
+        ("redis,ca=/x:rediss://h", "'redis,ca=/x:rediss://h': ca=/x: cannot read /x: No such file or directory"),
+        ("redis,ca=/dev/null:h", "'redis,ca=/dev/null:h': ca=/dev/null: expected certificates in PEM"),
     ],
 )  # fmt: skip
 def test_location_mistakes(text, said):
@@ -106,7 +107,7 @@ def test_location_mistakes(text, said):
 
 def test_ca_without_tls(tmp_path):
     """`ca` for a connection without TLS is a mistake: who gives it expects TLS."""
-    (tmp_path / "ca.pem").write_text("x")
+    write_certificate(tmp_path, "ca")
     with pytest.raises(ValueError) as raised:
         location_service(f"redis,ca={tmp_path}/ca.pem:h", MemoryReactorClock())
     assert str(raised.value).endswith("ca: expected only with rediss://")

@@ -46,10 +46,12 @@ FAULTS = [
     ("[[route]]\nrefuse = 404\nstatus = 302", "3: expected one of refuse and status in a route, not both"),
     (T + "headers = 1", '3: headers: expected a table like { Reason = "Q.850" }, not 1'),
     (T + 'headers = { Via = "x" }', "3: headers: expected a header field that is not the server's, not 'Via'"),
+    (T + 'headers = { e = "x" }', "3: headers: expected a header field that is not the server's, not 'e'"),
+    (T + 'headers = { Require = "x" }', "3: headers: expected a header field that is not the server's, not 'Require'"),
     (T + "headers = { X = 1 }", "3: X: expected text in quotes, not 1"),
     (
         T + 'headers = { X = "{foo}" }',
-        "3: '{foo}': there is no placeholder {foo}: expected one of domain, number, user",
+        "3: '{foo}': there is no placeholder {foo}: expected one of domain, number, scheme, user",
     ),
     (T + 'balance = "one"', "3: balance: expected a weight for each target"),
     ("[[route]]\ntargets = []", "2: targets: expected one at least"),
@@ -64,7 +66,7 @@ FAULTS = [
     ('[[route]]\ntargets = "sip:{usr}@b"', "2: 'sip:{usr}@b': there is no placeholder {usr}: did you mean user?"),
     (
         '[[route]]\ntargets = "sip:{1}@b"',
-        "2: 'sip:{1}@b': there is no placeholder {1}: expected one of domain, number, user",
+        "2: 'sip:{1}@b': there is no placeholder {1}: expected one of domain, number, scheme, user",
     ),
     ('[[route]]\ntargets = "sip:a@{user}"', "2: {user} is in the host or port: expected only {domain}, and as host"),
     (
@@ -157,7 +159,7 @@ F = '[[route]]\nfile = "rows.csv"\ntargets = ["sip:{number}@{gw}"]\n'
         (
             "prefix\n+1\n",
             "routes.toml:3: 'sip:{number}@{gw}': there is no placeholder {gw}: "
-            "expected one of domain, number, prefix, user",
+            "expected one of domain, number, prefix, scheme, user",
         ),
         (
             "prefix,user,gw\n",
@@ -174,7 +176,7 @@ F = '[[route]]\nfile = "rows.csv"\ntargets = ["sip:{number}@{gw}"]\n'
         ("prefix,gw\n+1,a b\n", "rows.csv:2: 'sip:{number}@a b' is no URI: Malformed SIP URI"),
         (
             "prefix,gw\n+1,{x}\n",
-            "rows.csv:2: 'sip:{number}@{x}': there is no placeholder {x}: expected one of domain, number, user",
+            "rows.csv:2: 'sip:{number}@{x}': there is no placeholder {x}: expected one of domain, number, scheme, user",
         ),
         ('prefix,gw\n+1,"x\n', "rows.csv:2: no row of cells: unexpected end of data"),
         ("prefix;gw\n+1;\n", "rows.csv:2: expected a target: the cells that those of the route name are empty"),

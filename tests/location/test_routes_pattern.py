@@ -25,6 +25,7 @@ from twisted_sipuas.location.routes.pattern import MAX_USER, UserPattern
         ("a*", "a" * MAX_USER, {}),
         ("a*", "a" * (MAX_USER + 1), None),
         ("a*", None, None),
+        ("[(?#]*", "#", {}),
     ],
 )
 def test_whole_user_matches(text, user, groups):
@@ -36,10 +37,11 @@ def test_whole_user_matches(text, user, groups):
 
 ENDLESS = ["(a+)+", "(a*)*", "(a|a)*", "(?:a?)+", "((a)*)*", "(a{2,3})*", "(?i:a+)+", "(?P<x>a|b)+", "(a?){300}"]
 REFERENCES = [r"(a*)\1", "(?P<x>a*)(?P=x)", "(a)(?(1)b|c)"]
+COMMENTS = [".*.*.*.*.*(?#()x", "(a+)(?#x)+", "a(?#)"]
 LONG = [".*.*.*.*", "(a?){30}", "(a|a){20}", ".*?.*?.*?.*?", "[ab]*[bc]*[cd]*[de]*"]
 
 
-@pytest.mark.parametrize("text", [*ENDLESS, *REFERENCES])
+@pytest.mark.parametrize("text", [*ENDLESS, *REFERENCES, *COMMENTS])
 def test_endless_is_refused(text):
     """What can be repeated without end in several ways, and what cannot be counted, is refused: it may never end."""
     with pytest.raises(ValueError, match="could take for ever"):

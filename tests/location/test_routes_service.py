@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 
@@ -9,7 +10,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from twisted_sipuas import RedirectServer, SIPError, SIPService, StartError, location_service
-from twisted_sipuas.location.routes import RoutesLocationService, service
+from twisted_sipuas.location.routes import RoutesLocationService, files, service
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 ROUTE = '[[route]]\nname = "one"\ntargets = "sip:{}"\n'
@@ -204,6 +205,28 @@ def test_file_that_is_gone(make_routes, write, clock, tmp_path):
         look(clock, 4)
     assert [event["fault"] for event in logs] == [f"cannot read {routes.path}: No such file or directory"]
     write(ROUTE.format("b"))
+    look(clock, 2)
+    assert target(routes) == "b"
+
+
+def test_file_that_may_not_be_read(make_routes, write, clock, tmp_path, monkeypatch):
+    """A file that the server's user may not read is told once, and read when its mode, and nothing else, changed."""
+    routes = make_routes(ROUTE.format("a"))
+    path = tmp_path / "routes.toml"
+
+    def refuse(path, flags):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files, "_open", refuse)  # as the tests may be root's
+    write(ROUTE.format("b"))
+    with capturedLogs() as logs:
+        look(clock, 5)
+    assert [event["fault"] for event in logs] == [f"cannot read {path}: Permission denied"]
+    assert target(routes) == "a"
+    monkeypatch.undo()
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:
+        path.chmod(0o644)
     look(clock, 2)
     assert target(routes) == "b"
 

@@ -115,6 +115,35 @@ def test_no_route(routes_of):
     assert targets(routes, "tel:+4") is None
 
 
+def test_sips(routes_of):
+    """Who calls by SIPS is sent to SIPS, and by a route that leads there: one to SIP alone does not match."""
+    routes = routes_of(
+        """
+        [[route]]
+        user = "bob"
+        targets = "sip:{user}@gw"
+
+        [[route]]
+        user = "carol"
+        targets = ["sip:{user}@gw", "{scheme}:{user}@safe"]
+
+        [[route]]
+        user = "dave"
+        refuse = 486
+
+        [[route]]
+        targets = "sips:anybody"
+        """
+    )
+    assert targets(routes, "sips:bob@h") == ["<sips:anybody>"]
+    assert targets(routes, "sip:bob@h") == ["<sip:bob@gw>"]
+    assert targets(routes, "sips:carol@h") == ["<sips:carol@safe>"]
+    assert targets(routes, "sip:carol@h") == ["<sip:carol@gw>", "<sip:carol@safe>"]
+    request = request_to("sips:dave@h")
+    assert routes.table.lookup(request.uri, request, None)[1].status == 486
+    assert targets(routes_of('[[route]]\ntargets = "sip:{user}@gw"'), "sips:bob@h") is None
+
+
 def test_answer(routes_of):
     """A redirection has the targets with what their Contacts say, the status and the header fields (8.3)."""
     routes = routes_of(
@@ -231,6 +260,14 @@ def test_weights_give_one(routes_of):
         "<sip:backup>": 2,
         "<sip:b>": 1,
     }
+
+
+def test_weights_give_one_to_sips(routes_of):
+    """What is drawn for who calls by SIPS is drawn among the targets that are for him."""
+    text = WEIGHTS.format(more='balance = "one"', q=1).replace(", q = 1", "").replace("sip:b", "sips:b")
+    draw = drawing()
+    found = {targets(routes_of(text), "sips:x@h", draw=draw)[0] for _ in range(100)}
+    assert found == {"<sips:b>", "<sips:backup>"}
 
 
 def test_many_weights(routes_of):

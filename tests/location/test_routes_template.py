@@ -41,12 +41,22 @@ def made(template, request_uri):
         ("tel:7042;phone-context=+49", (None, "7042", "7042", "7042", "7042;phone-context=+49")),
         ("tel:7042;phone-context=a%40b", (None, "7042", "7042", "7042", "7042;phone-context=a%40b")),
         ("tel:*21#", (None, "*21#", "*21#", "*21#", "*21%23")),
-        ("mailto:bob@h", (None,) * 5),
+        ("mailto:bob@h", (None, None, None, None, None)),
+        ("SIPS:bob@h", ("h", "bob", None, None, "bob")),
     ],
 )  # fmt: skip
 def test_what_is_called(uri, called):
     """Numbers are what RFC 3966 and user=phone say, without separators; with rn they are routed by that (RFC 4694)."""
-    assert Called.of(parse_uri(uri)) == called
+    assert Called.of(parse_uri(uri))[:-1] == called
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [("SIP:h", "sip"), ("sips:a@h", "sips"), ("sips:112@h", "sips"), ("tel:112", "sip"), ("mailto:a@h", None)],
+)
+def test_scheme_that_is_called(uri, scheme):
+    """Who calls by SIPS is told from all others; a telephone number is reached by SIP."""
+    assert Called.of(parse_uri(uri)).scheme == scheme
 
 
 @pytest.mark.parametrize("unit", ["1", "A", "-", ".1", "(", "%31", ";x", "a="])
@@ -84,6 +94,10 @@ def test_long_user_is_no_burden(unit, ending):
         ("sip:gw?X={user}", "sip:a%3E%26b@h", "sip:gw?X=a%253E%2526b"),
         ("tel:{number};ext={number}", "sip:49#@h;user=phone", "tel:49#;ext=49%23"),
         ("tel:+49{user}", "sip:bob@h", None),
+        ("{scheme}:{user}@{domain}:5070;x={scheme}", "sips:bob@h", "sips:bob@h:5070;x=sips"),
+        ("{scheme}:{user}@gw;x={user}", "sip:a;b@h", "sip:a;b@gw;x=a%3Bb"),
+        ("{scheme}:{number}@gw", "tel:112", "sip:112@gw"),
+        ("{scheme}:gw", "mailto:a@h", None),
         ("mailto:{user}@example.com", "sip:a%40b?c@h", "mailto:a%40b%3Fc@example.com"),
     ],
 )
@@ -95,8 +109,13 @@ def test_filled(template, request_uri, expected):
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{user}", "{user} is in the scheme: expected sip:, sips: or tel: before it"),
-        ("{user}:a@b", "{user} is in the scheme: expected sip:, sips: or tel: before it"),
+        ("{user}", "{user} is in the scheme: expected sip:, sips:, tel: or {scheme}: before it"),
+        ("{user}:a@b", "{user} is in the scheme: expected sip:, sips:, tel: or {scheme}: before it"),
+        ("{scheme}", "{scheme} is in the scheme: expected sip:, sips:, tel: or {scheme}: before it"),
+        ("x{scheme}:a@b", "{scheme} is in the scheme: expected sip:, sips:, tel: or {scheme}: before it"),
+        ("{scheme:1}:a@b", "{scheme:1} is in the scheme: expected sip:, sips:, tel: or {scheme}: before it"),
+        ("{scheme}:a@{scheme}", "{scheme} is in the host or port: expected only {domain}, and as host"),
+        ("{scheme}:a@h h", "'{scheme}:a@h h' is no URI: Malformed SIP URI"),
         ("sip:a@{user}", "{user} is in the host or port: expected only {domain}, and as host"),
         ("sip:{user}", "{user} is in the host or port: expected only {domain}, and as host"),
         ("sip:a@{domain:1}", "{domain:1} is in the host or port: expected only {domain}, and as host"),
@@ -112,7 +131,7 @@ def test_filled(template, request_uri, expected):
     ],
 )
 def test_places_that_are_the_operators(template, said):
-    """Scheme, host but for the domain that was called, port, password and names of parameters take no placeholder."""
+    """Scheme and host but for those that were called, port, password and names of parameters take no placeholder."""
     with pytest.raises(ValueError) as raised:
         URITemplate(template)
     assert str(raised.value) == said
@@ -126,9 +145,11 @@ TEMPLATES = [
     "sip:gw.example;x={domain};y={number}?Route=%3Csip:{domain};lr%3E",
     "tel:{number};ext={user}",
     "urn:{user}",
+    "{scheme}:{user}@gw.example;x={user}?X={user}",
 ]
 USER_PARAMETERS = {TEMPLATES[2]: ["npdi", "rn"]}
-HOSTILE = st.text(st.sampled_from([*"ab1+#;:?&=,/@<>[]%{}\"'\\ -.()*\r\n\0\x7fä\udc80"]) | st.characters(), min_size=1)
+HOSTILE_CHARACTERS = st.sampled_from([*"ab1+#;:?&=,/@<>[]%{}\"'\\ -.()*\r\n\0\x7fä\udc80"])
+HOSTILE = st.text(HOSTILE_CHARACTERS | st.characters(codec="utf-8"), min_size=1)
 ESCAPED = HOSTILE.map(lambda text: "".join(f"%{octet:02X}" for octet in text.encode("utf-8", "surrogatepass")))
 USERS = st.lists(HOSTILE | ESCAPED, min_size=1, max_size=4).map("".join)
 DOMAINS = st.sampled_from(["h", "Example.com.", "[::1]", "192.0.2.1", "a_b-c"])
@@ -156,13 +177,13 @@ def test_no_caller_changes_the_structure(template, user, domain):
     uri = URITemplate(template).made(called.values)
     if uri is None:
         return
-    usual = Called("h", "1", "1", "1", "1")._replace(domain=called.domain)
+    usual = Called("h", "1", "1", "1", "1", "sip")._replace(domain=called.domain, scheme=called.scheme)
     assert structure(uri) == structure(URITemplate(template).made(usual.values))
     assert uri.text.isascii()
     assert uri.text.isprintable()
     assert not {*'<>" {}\\^`|'} & {*uri.text}
     if isinstance(uri, SIPURI) and uri.user is not None:
-        if template == TEMPLATES[0]:
+        if template in (TEMPLATES[0], TEMPLATES[-1]):
             assert unescape(uri.user) == unescape(user)
             assert uri.user.count(";") == user.count(";")
         else:
@@ -174,7 +195,7 @@ def test_no_caller_changes_the_structure(template, user, domain):
 @given(USERS)
 def test_contact_stays_one(user):
     """Display name and parameters, whatever is called, stay those of one Contact (20.10)."""
-    called = Called("h", user, None, None, None)
+    called = Called("h", user, None, None, None, "sip")
     template = TargetTemplate(
         URITemplate("sip:gw"),
         q=0.5,

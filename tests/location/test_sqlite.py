@@ -18,7 +18,7 @@ import pytest
 
 from twisted_sipuas.errors import SIPError, StartError
 from twisted_sipuas.location import Binding, SQLiteBindingStore
-from twisted_sipuas.location.database import BindingDatabase
+from twisted_sipuas.location.database import BindingDatabase, Change
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import make_request
 
@@ -374,6 +374,22 @@ def test_no_directory(clock, tmp_path):
 def test_directory(clock, tmp_path):
     """A directory is no file."""
     assert start_error(tmp_path, clock) == "it is a directory"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["expires_at = 'never'", "call_id = 'text'", "address_of_record = 'text'", "cseq = x'00'", "q = 'text'", "q = 2"],
+)
+def test_binding_of_others(clock, tmp_path, change):
+    """A binding that somebody has made by hand, and wrongly, is told in one line."""
+    path = tmp_path / "b.sqlite"
+    database = BindingDatabase(str(path))
+    database.write([Change.of("sip:bob@h", [Binding("sip:bob@192.0.2.4", clock.seconds() + 60, "call", 1)])])
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE bindings SET {change}")
+    connection.close()
+    assert start_error(path, clock) == "it has a binding that this program has not written"
 
 
 def test_no_database(clock, tmp_path):

@@ -75,11 +75,14 @@ def test_redirection_converts():
         {"headers": [("Warning", "a\r\nb")]},
         {"headers": [("Warn\ning", "a")]},
         {"headers": [("Warning", "\0")]},
+        {"headers": [("CONTACT", "<sip:b@h>")]},
+        {"headers": [("e", "gzip")]},
+        {"headers": [("Require", "x")]},
     ],
     ids=repr,
 )
 def test_redirection_refuses(arguments):
-    """A redirection has a 3xx status or none, and nothing in it ends a line."""
+    """A redirection has a 3xx status or none, nothing in it ends a line, and the response keeps its own fields."""
     with pytest.raises(ValueError):
         Redirection(["sip:a@h"], **arguments)
 

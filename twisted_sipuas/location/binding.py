@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
-from twisted_sipuas.location.target import Target, contact_text
+from twisted_sipuas.location.target import Redirection, Target, contact_text
 from twisted_sipuas.syntax.addresses import Path
 from twisted_sipuas.syntax.fields import Contact, delta_seconds
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, parse_uri
 
-__all__ = ["Binding", "Limits", "Registration", "apply", "contact_value"]
+__all__ = ["Binding", "Limits", "Registration", "apply", "contact_value", "redirection", "unexpired"]
+
+_LATEST = 2.0**53
+"""Seconds since the epoch up to which a time is told exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,18 @@ class Binding:
         """The URI, parsed when asked for and not kept."""
         return parse_uri(self.uri_text)
 
+    def checked(self) -> Binding:
+        """Return this; raises `ValueError` if a value is none that a REGISTER gives, as others may write to a store."""
+        texts = (self.uri_text, self.call_id, self.display_name, self.parameters, self.path)
+        if (
+            all(type(text) is str for text in texts)
+            and _is_number(self.expires_at, _LATEST)
+            and (type(self.cseq) is int and self.cseq >= 0)
+            and (self.q is None or _is_number(self.q, 1))
+        ):
+            return self
+        raise ValueError("no binding of ours")
+
     def remaining(self, now: float) -> int:
         """Return the seconds left at *now*: of a new binding the interval granted, of any never 0, the sign of none."""
         return max(1, round(self.expires_at - now))
@@ -61,6 +76,21 @@ class Binding:
         if self.path and isinstance(uri, SIPURI):
             uri = uri.with_header("Route", self.path)
         return Target(uri, q=self.q, expires=self.remaining(now))
+
+
+def _is_number(value: object, most: float) -> bool:
+    return type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]  # it is one of these
+
+
+def unexpired(bindings: Iterable[Binding], now: float) -> tuple[Binding, ...]:
+    """Return those of *bindings* that did not expire by *now*, in seconds since the epoch."""
+    return tuple([binding for binding in bindings if binding.expires_at > now])
+
+
+def redirection(bindings: Iterable[Binding], now: float) -> Redirection | None:
+    """Return what a location service answers that knows *bindings*; None if all expired by *now* (10.3, 8.3)."""
+    targets = [binding.target(now) for binding in bindings if binding.expires_at > now]
+    return Redirection(targets) if targets else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +167,7 @@ def apply(registration: Registration, bindings: Iterable[Binding], now: float, l
     No two bindings returned are equivalent, if no two of *bindings* were. Equivalence (19.1.4) is not transitive, so
     a contact may match several bindings that differ from each other: it stands for all of them.
     """
-    current = tuple([binding for binding in bindings if binding.expires_at > now])
+    current = unexpired(bindings, now)
     if registration.removes_all:
         for binding in current:
             _check_order(registration, binding, "10.3-25")

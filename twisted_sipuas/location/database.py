@@ -116,6 +116,8 @@ class BindingDatabase:
                 yield text(address), tuple(binding_of(row[1:]) for row in rows)
         except sqlite3.Error as error:
             raise _start_error(self.path, _explanation(self.path, error)) from None
+        except ValueError:
+            raise _start_error(self.path, "it has a binding that this program has not written") from None
 
     def write(self, changes: Iterable[Change]) -> None:
         """Make *changes* in the order given, in one transaction: all are on the disk, or `sqlite3.Error` is raised."""

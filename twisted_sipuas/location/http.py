@@ -6,16 +6,17 @@ import importlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IConsumer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IConsumer, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -35,6 +36,8 @@ from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location.json_lookup import answer, question
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.option_values import taken, whole_number
+from twisted_sipuas.paths import content
 from twisted_sipuas.syntax.fields import TOKEN
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
@@ -49,7 +52,6 @@ _REPEAT_TIME = 300.0  # seconds until the same fault is logged again
 _MAX_FAULTS = 50  # that are remembered as logged
 _NOT_NOW = (408, 429)  # besides 500 and above: a status that says nothing about the request
 _JSON = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class _Reply(NamedTuple):
@@ -112,7 +114,7 @@ class HTTPLocationService(Service):
         authorization = parsed.authorization if token is None else b"Bearer " + token.encode()
         if authorization is not None:
             self._headers.setRawHeaders("Authorization", [authorization])
-        self._pool = HTTPConnectionPool(reactor)
+        self._pool = _Connections(reactor)
         self._pool.maxPersistentPerHost = connections
         self._pool.cachedConnectionTimeout = _IDLE_TIME
         policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS(trust_root)
@@ -217,6 +219,27 @@ def _reason(error: BaseException | None) -> str:
     return _reason(reasons[0].value) if reasons else " ".join(f"{type(error).__name__} {error}".split())
 
 
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """*endpoint*, without a line in the log for each connection that it makes and another for its end."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """See `IStreamClientEndpoint`."""
+        cast(Factory, protocolFactory).noisy = False
+        return cast("Deferred[Any]", self._endpoint.connect(protocolFactory))
+
+
+class _Connections(HTTPConnectionPool):
+    """A pool that tells the log nothing."""
+
+    def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        """See `HTTPConnectionPool`."""
+        return super().getConnection(key, _Quiet(endpoint))
+
+
 class _TooLong(Exception):
     """An answer has more octets than there may be."""
 
@@ -294,21 +317,11 @@ def _parsed(url: str) -> _URL:
     return _URL(text, urlunsplit((parts.scheme, place, path, "", "")), authorization)
 
 
-def _file(path: str) -> str:
-    """Return the text in the file *path*; raises `ValueError`."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"cannot read {path}: expected ASCII text") from None
-
-
 def _token(path: str) -> str:
-    token = _file(path)
+    """Return the token in the file *path*; raises `ValueError`."""
+    token = content(path).strip()
     if re.fullmatch(r"[\x21-\x7e]+", token) is None:
-        raise ValueError(f"token={path}: expected a token, in one word")
+        raise ValueError("expected a token, in one word")
     return token
 
 
@@ -322,29 +335,17 @@ def _tls() -> Any:
 
 
 def _trust_root(path: str) -> object:
-    """Return the certificates in the PEM file *path*, to be trusted rather than the system's."""
-    ssl = _tls()
-    text = _file(path)
-    try:
-        certificates = [ssl.Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(text)]
-    except Exception:  # of OpenSSL, whose text helps nobody
-        certificates = []
-    if not certificates:
-        raise ValueError(f"ca={path}: expected certificates in PEM")
-    return ssl.trustRootFromCertificates(certificates)
-
-
-def _connections(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= _MAX_CONNECTIONS):
-        raise ValueError(f"connections={text}: expected a number from 1 to {_MAX_CONNECTIONS}")
-    return int(text)
+    """Return whom to trust by the PEM file *path*, rather than by the system; raises `ValueError`."""
+    _tls()
+    root: object = importlib.import_module("twisted_sipuas.location.trust_root").trust_root(path)
+    return root
 
 
 def _header_names(text: str) -> list[str]:
     names = text.split("+")
     for name in names:
         if TOKEN.fullmatch(name) is None:
-            raise ValueError(f"headers={text}: expected names of header fields with + between them")
+            raise ValueError("expected names of header fields with + between them")
     return names
 
 
@@ -352,12 +353,14 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "headers": ("headers", _header_names),
     "token": ("token", _token),
     "ca": ("trust_root", _trust_root),
-    "connections": ("connections", _connections),
+    "connections": ("connections", partial(whole_number, least=1, most=_MAX_CONNECTIONS)),
 }
 """The options of ``http:``, with the argument that each is for, and what reads it."""
 
 
 def make(argument: str, options: dict[str, str], reactor: Any) -> HTTPLocationService:
     """See `ILocationServicePlugin`: ``http:URL``, and the options in `_OPTIONS`."""
-    given = {name: read(options.pop(option)) for option, (name, read) in _OPTIONS.items() if option in options}
+    given: dict[str, Any] = {
+        name: taken(options, option, read) for option, (name, read) in _OPTIONS.items() if option in options
+    }
     return HTTPLocationService(argument, reactor, **given)

@@ -32,9 +32,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
-from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.location.target import Redirection, Target, is_of_response
 from twisted_sipuas.syntax.fields import TOKEN
-from twisted_sipuas.syntax.headers import COMPACT_NAMES
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, TelURI, canonical_host, unescape
 
@@ -46,10 +45,6 @@ _MAX_EXPIRES = 2**32 - 1  # 20.19
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # 25.1: gen-value is a token, a host or a quoted-string.
 _GEN_VALUE = re.compile(r"""[A-Za-z0-9\-.!%*_+`'~\[\]:]+|"(?:[^"\\]|\\.)*\"""")
-
-# Header fields that are the response's own affair; and Require, which may not name what the caller does not support.
-_OWN = frozenset("call-id contact content-length content-type cseq from record-route require to via".split())
-_FORBIDDEN = _OWN | {COMPACT_NAMES[name] for name in _OWN if name in COMPACT_NAMES}
 
 
 def question(request_uri: URI, request: Request, headers: Iterable[str] = ()) -> dict[str, object]:
@@ -162,7 +157,7 @@ def _headers(value: object, path: str) -> list[tuple[str, str]]:
     for name, texts in _object({} if value is None else value, path).items():
         if TOKEN.fullmatch(name) is None:
             raise _fault(path, "names of header fields")
-        if name.lower() in _FORBIDDEN:
+        if is_of_response(name):
             raise _fault(f"{path}.{name}", "another header field, as the response has its own")
         for text in texts if isinstance(texts, list) else [texts]:
             rows.append((name, _text(text, f"{path}.{name}")))

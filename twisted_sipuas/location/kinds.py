@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
+from twisted_sipuas.option_values import seconds, taken
 from twisted_sipuas.paths import content
 
 __all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
@@ -153,13 +153,4 @@ def _options(settings: Iterable[str]) -> dict[str, str]:
 
 def _seconds(options: dict[str, str], name: str) -> float | None:
     """Take the number of seconds that the option *name* is out of *options*; None if it is not there."""
-    if name not in options:
-        return None
-    value = options.pop(name)
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name}={value}: expected a number of seconds")
-    return seconds
+    return taken(options, name, seconds)

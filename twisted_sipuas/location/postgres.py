@@ -19,11 +19,12 @@ from zope.interface import implementer
 from twisted_sipuas.database_pool import DatabasePool, LostConnectionError
 from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import IBindingStore
-from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.postgres_table import Change, PostgresBindingTable
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.option_values import taken, whole_number
 from twisted_sipuas.postgresql import PostgresConnection, PostgresDatabase
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
@@ -96,14 +97,11 @@ class PostgresBindingStore(Service):
         return self._pool.run(partial(self._table.read, address_of_record=octets(address_of_record)))
 
     def _current(self, found: _Found) -> _Found:
-        now = self._clock.seconds()
         bindings, version = found
-        return tuple([binding for binding in bindings if binding.expires_at > now]), version
+        return unexpired(bindings, self._clock.seconds()), version
 
     def _redirection(self, found: _Found) -> Redirection | None:
-        now = self._clock.seconds()
-        targets = [binding.target(now) for binding in found[0] if binding.expires_at > now]
-        return Redirection(targets) if targets else None
+        return redirection(found[0], self._clock.seconds())
 
     # IService
 
@@ -154,7 +152,5 @@ def _unknown(failure: Failure) -> bool:
 
 def make(argument: str, options: dict[str, str], reactor: Any) -> PostgresBindingStore:
     """See `ILocationServicePlugin`: ``postgres:DSN`` has the options ``table`` and ``pool``."""
-    threads = options.pop("pool", "4")
-    if not threads.isdecimal() or not 1 <= int(threads) <= _MAX_THREADS:
-        raise ValueError(f"pool={threads}: expected a number of connections from 1 to {_MAX_THREADS}")
-    return PostgresBindingStore(argument, reactor, table=options.pop("table", _DEFAULT_TABLE), threads=int(threads))
+    threads = taken(options, "pool", partial(whole_number, least=1, most=_MAX_THREADS))
+    return PostgresBindingStore(argument, reactor, table=options.pop("table", _DEFAULT_TABLE), threads=threads or 4)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -19,21 +19,26 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.errors import SIPError, UnavailableError
+from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import IBindingStore
-from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.redis_connections import RedisConnection, RedisConnections
 from twisted_sipuas.location.redis_server import RedisServer
 from twisted_sipuas.location.redis_value import NOTHING, REPLACE, expiry, packed, unpacked
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
+from twisted_sipuas.location.trust_root import trust_root
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.option_values import taken, whole_number
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
 
 __all__ = ["RedisBindingStore", "make"]
 
 _log = Logger()
+
+_MAX_DB = 99_999
+_MAX_CONNECTIONS = 100
 
 _Made = TypeVar("_Made")
 
@@ -170,13 +175,10 @@ class RedisBindingStore(Service):
             self._leave_alone(key, "it holds no bindings of ours")
 
     def _redirection(self, bindings: tuple[Binding, ...], version: bytes) -> Redirection | None:
-        now = self._clock.seconds()
-        targets = [binding.target(now) for binding in bindings if binding.expires_at > now]
-        return Redirection(targets) if targets else None
+        return redirection(bindings, self._clock.seconds())
 
     def _current(self, bindings: tuple[Binding, ...], version: bytes) -> tuple[tuple[Binding, ...], bytes]:
-        now = self._clock.seconds()
-        return tuple([binding for binding in bindings if binding.expires_at > now]), version
+        return unexpired(bindings, self._clock.seconds()), version
 
     def _changed(self, was_current: int) -> bool:
         self._changing.end()
@@ -203,7 +205,7 @@ class RedisBindingStore(Service):
     def _leave_alone(self, key: bytes, reason: str) -> NoReturn:
         """Refuse to read or change what is no value of ours: what it means is for people to find out.
 
-        That is an answer of its own, and no failure of Redis: nobody else's look-up is to suffer for it.
+        Redis does not fail with that: nobody else's look-up is to suffer for it.
         """
         self._counters["strange_values"] += 1
         now = self._clock.seconds()
@@ -215,7 +217,7 @@ class RedisBindingStore(Service):
                 key=key,
                 reason=reason,
             )
-        raise SIPError(500, rule="a key of Redis holds something else")
+        raise UnavailableError(status=500, rule="a key of Redis holds something else")
 
 
 class _Complaint:
@@ -242,28 +244,10 @@ class _Complaint:
 
 def make(argument: str, options: dict[str, str], reactor: Any) -> RedisBindingStore:
     """See `ILocationServicePlugin`: ``redis:HOST[:PORT]`` or a URL, with the options db, prefix, pool and ca."""
-    db = _number(options, "db", 0)
-    pool = _number(options, "pool", 1)
+    db = taken(options, "db", partial(whole_number, least=0, most=_MAX_DB))
+    pool = taken(options, "pool", partial(whole_number, least=1, most=_MAX_CONNECTIONS))
     prefix = options.pop("prefix", "sipuas")
     if not prefix:
         raise ValueError("prefix: expected what the keys are to begin with")
-    ca = _content(options.pop("ca")) if "ca" in options else None
-    server = RedisServer.from_text(argument, db=db, ca=ca)
+    server = RedisServer.from_text(argument, db=db, trust_root=taken(options, "ca", trust_root))
     return RedisBindingStore(server, reactor, prefix=f"{prefix}:", pool=pool or 2)
-
-
-def _number(options: dict[str, str], name: str, least: int) -> int | None:
-    """Take the whole number that the option *name* is out of *options*; None if it is not there."""
-    if name not in options:
-        return None
-    text = options.pop(name)
-    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) < least:
-        raise ValueError(f"{name}={text}: expected a whole number from {least}")
-    return int(text)
-
-
-def _content(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"ca: cannot read {path}: {error.strerror}") from None

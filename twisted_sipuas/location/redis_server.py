@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import optionsForClientTLS
 
 __all__ = ["RedisServer"]
 
@@ -36,12 +36,12 @@ class RedisServer:
     """The password of that user, or empty if none is asked for."""
     is_secure: bool = False
     """Whether to use TLS."""
-    ca: bytes | None = field(default=None, repr=False)
-    """For TLS, the PEM certificates of whom to trust; None for those whom the system trusts."""
+    trust_root: Any = None
+    """For TLS, whom to trust; None for those whom the system trusts."""
 
     @classmethod
-    def from_text(cls, text: str, *, db: int | None = None, ca: bytes | None = None) -> RedisServer:
-        """Return the server that *text* says; *db* and *ca* are as above.
+    def from_text(cls, text: str, *, db: int | None = None, trust_root: Any = None) -> RedisServer:
+        """Return the server that *text* says; *db* and *trust_root* are as above.
 
         Raises `ValueError` that says what was expected, and quotes nothing: there may be a password in it.
         """
@@ -50,15 +50,15 @@ class RedisServer:
             host, port = _host_port(text)
             server = cls(host, port, db or 0)
         elif scheme in ("redis", "rediss"):
-            server = cls._from_url(text, db, ca)
+            server = cls._from_url(text, db, trust_root)
         else:
             raise ValueError(_EXPECTED)
-        if ca is not None and not server.is_secure:
+        if trust_root is not None and not server.is_secure:
             raise ValueError("ca: expected only with rediss://")
         return server
 
     @classmethod
-    def _from_url(cls, text: str, db: int | None, ca: bytes | None) -> RedisServer:
+    def _from_url(cls, text: str, db: int | None, trust_root: Any) -> RedisServer:
         try:
             url = urlsplit(text)
         except ValueError:
@@ -80,7 +80,7 @@ class RedisServer:
             unquote_to_bytes(username),
             unquote_to_bytes(password),
             url.scheme == "rediss",
-            ca,
+            trust_root,
         )
 
     @property
@@ -91,25 +91,11 @@ class RedisServer:
         return f"{'rediss://' if self.is_secure else ''}{host}{port}{f'/{self.db}' if self.db else ''}"
 
     def endpoint(self, reactor: Any, connect_timeout: float) -> IStreamClientEndpoint:
-        """Return where to connect to, giving up after *connect_timeout* seconds.
-
-        Raises `ValueError` if `ca` holds no certificate.
-        """
+        """Return where to connect to, giving up after *connect_timeout* seconds."""
         endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=connect_timeout)
-        return wrapClientTLS(self._tls(), endpoint) if self.is_secure else endpoint
-
-    def _tls(self) -> Any:
-        """Return what verifies that the server is `host`, by `ca` or by whom the system trusts."""
-        if self.ca is None:
-            return optionsForClientTLS(self.host)
-        texts = re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", self.ca, re.DOTALL)
-        try:
-            trusted = [Certificate.loadPEM(text) for text in texts]
-        except Exception:
-            trusted = []
-        if not trusted:
-            raise ValueError("ca: expected a file of PEM certificates")
-        return optionsForClientTLS(self.host, trustRoot=trustRootFromCertificates(trusted))
+        if self.is_secure:
+            endpoint = wrapClientTLS(optionsForClientTLS(self.host, trustRoot=self.trust_root), endpoint)
+        return endpoint
 
 
 def _host_port(text: str) -> tuple[str, int]:

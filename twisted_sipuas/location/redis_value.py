@@ -14,7 +14,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from twisted_sipuas.location.binding import Binding
 
@@ -22,6 +22,7 @@ __all__ = ["NOTHING", "REPLACE", "VERSION_SIZE", "expiry", "packed", "unpacked"]
 
 _FORMAT = b"1 "  # the first octets of every value, and so a part of every version
 _TOKEN_SIZE = 20
+_LEAST = 4  # fields of a binding that have no default
 
 VERSION_SIZE = len(_FORMAT) + _TOKEN_SIZE
 """Octets of a version. It is chosen at random by who makes a change, so none is ever given twice: also when a key was
@@ -102,10 +103,7 @@ def _row(binding: Binding) -> list[object]:
     return row
 
 
-def _binding(row: Any) -> Binding:
-    match row:
-        case [str(), int() | float() as expires_at, str(), int(), *others] if math.isfinite(expires_at):
-            q, *texts = others or [None]
-            if (q is None or isinstance(q, int | float)) and len(texts) <= 3 and all(type(t) is str for t in texts):
-                return Binding(*row)
-    raise ValueError("no value of ours")
+def _binding(row: object) -> Binding:
+    if not isinstance(row, list) or not _LEAST <= len(row) <= len(Binding.__slots__):
+        raise ValueError("no value of ours")
+    return Binding(*row).checked()

@@ -22,7 +22,9 @@ def octets(text: str) -> bytes:
 
 
 def text(octets: bytes) -> str:
-    """Return *octets* as `octets` has taken them."""
+    """Return *octets* as `octets` has taken them; raises `ValueError` for what are none."""
+    if not isinstance(octets, bytes | memoryview):
+        raise ValueError("no octets")
     return bytes(octets).decode("utf-8", "surrogateescape")
 
 
@@ -41,8 +43,8 @@ def row_of(binding: Binding) -> Row:
 
 
 def binding_of(row: Any) -> Binding:
-    """Return the binding that *row* is, which has the values of a `Row`."""
+    """Return the binding that *row* is; raises `ValueError` if it has not the values of a `Row`."""
     uri, expires_at, call_id, cseq, q, display_name, parameters, path = row
     return Binding(
         text(uri), expires_at, text(call_id), cseq, q, text(display_name), text(parameters), text(path)
-    )  # fmt: skip
+    ).checked()  # fmt: skip

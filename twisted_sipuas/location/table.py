@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_sipuas.errors import SIPError
-from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.location.binding import Binding, redirection, unexpired
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
@@ -72,9 +72,7 @@ class BindingTable(Service):
         entry = self._entries.get(address_of_record(request_uri))
         if entry is None:
             return None
-        now = self._clock.seconds()
-        targets = [Binding(*kept).target(now) for kept in entry[1] if kept[_EXPIRES_AT] > now]
-        return Redirection(targets) if targets else None
+        return redirection([Binding(*values) for values in entry[1]], self._clock.seconds())
 
     def bindings(self, address_of_record: str) -> tuple[tuple[Binding, ...], int]:
         """See `IBindingStore`; the answer is there at once."""
@@ -82,7 +80,7 @@ class BindingTable(Service):
         if entry is None:
             return (), 0
         version, kept, _ = entry
-        return tuple(Binding(*values) for values in _current(kept, self._clock.seconds())), version
+        return unexpired([Binding(*values) for values in kept], self._clock.seconds()), version
 
     def _is_current(self, address_of_record: str, version: object) -> bool:
         """Whether *version* is that of the bindings now.
@@ -146,9 +144,9 @@ class BindingTable(Service):
             while left and addresses:
                 address = addresses.pop()
                 version, kept, _ = self._entries[address]
-                kept = _current(kept, now)
-                self._set(address, kept, version)
-                self._swept(address, tuple(Binding(*values) for values in kept))
+                current = unexpired([Binding(*values) for values in kept], now)
+                self._set(address, tuple(map(_values, current)), version)
+                self._swept(address, current)
                 left -= 1
             if not addresses:
                 del self._slots[heapq.heappop(self._slot_order)]
@@ -156,11 +154,3 @@ class BindingTable(Service):
 
     def _swept(self, address_of_record: str, bindings: tuple[Binding, ...]) -> None:
         """Called when *bindings* are what is left of those of *address_of_record*; for subclasses."""
-
-
-def _current(kept: tuple[_Kept, ...], now: float) -> tuple[_Kept, ...]:
-    """Return those of *kept* that did not expire, as the same tuple if none did."""
-    for values in kept:
-        if values[_EXPIRES_AT] <= now:
-            return tuple(values for values in kept if values[_EXPIRES_AT] > now)
-    return kept

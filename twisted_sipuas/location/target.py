@@ -7,11 +7,25 @@ from dataclasses import dataclass
 
 from twisted_sipuas.errors import refuse_line_breaks
 from twisted_sipuas.syntax.fields import TOKEN, quote
+from twisted_sipuas.syntax.headers import COMPACT_NAMES
 from twisted_sipuas.syntax.uri import URI, parse_uri
 
-__all__ = ["Redirection", "Target", "contact_text"]
+__all__ = ["Redirection", "Target", "contact_text", "is_of_response"]
 
 _STATUSES = (None, 300, 301, 302, 380)  # 21.3.4: a 305 is of the user agent itself alone
+
+# What a response to the request has anyway (8.2.6), what tells how to read it, and Require, which may not name what the
+# caller does not support.
+_OF_RESPONSE = frozenset(
+    "call-id contact content-encoding content-length content-type cseq from record-route require to via".split()
+)
+_OF_RESPONSE_COMPACT = frozenset(COMPACT_NAMES[name] for name in _OF_RESPONSE if name in COMPACT_NAMES)
+
+
+def is_of_response(name: str) -> bool:
+    """Whether the header field *name* is an affair of the response itself, which a location service has no say in."""
+    name = name.lower()
+    return name in _OF_RESPONSE or name in _OF_RESPONSE_COMPACT
 
 
 def contact_text(display_name: str, uri_text: str, q: float | None, expires: int | None, parameters: str) -> str:
@@ -89,7 +103,7 @@ class Redirection:
     """The answer of a location service: where to go instead (8.3); immutable.
 
     *targets* may hold URIs and text as well as `Target`s. Raises `ValueError` as `Target` does, for a *status* that is
-    redirection to Contacts, and for CR, LF or NUL in *headers*.
+    no redirection to Contacts, for *headers* that the response has of its own, and for CR, LF or NUL in them.
     """
 
     targets: tuple[Target, ...]
@@ -97,7 +111,7 @@ class Redirection:
     status: int | None
     """300, 301, 302 or 380, or None for the server's own choice."""
     headers: tuple[tuple[str, str], ...]
-    """Further ``(name, value)`` pairs for the response."""
+    """Further ``(name, value)`` pairs for the response, none of those that `is_of_response`."""
 
     def __init__(
         self,
@@ -114,3 +128,5 @@ class Redirection:
         for name, value in self.headers:
             refuse_line_breaks(name, "a header field name")
             refuse_line_breaks(value, f"the {name} header field")
+            if is_of_response(name):
+                raise ValueError(f"the {name} header field is the response's own")

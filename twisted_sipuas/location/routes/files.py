@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from twisted_sipuas.location.routes.document import Routes, Rows, routes_of
@@ -32,10 +32,14 @@ _DELIMITERS = ",;\t"
 
 
 class FileState(NamedTuple):
-    """What tells a file from what it was before: one that is written again, or another renamed into its place."""
+    """What tells a file from what it was before: one that is written again, or another renamed into its place, and
+    one that may be read now, or may no more.
+    """
 
     modified: int
     """In nanoseconds."""
+    changed: int
+    """Likewise; its owner and its mode count here too."""
     size: int
     inode: int
     device: int
@@ -43,14 +47,14 @@ class FileState(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
         """Return that of a file with *status*."""
-        return cls(status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+        return cls(status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
 class RoutesFileError(Exception):
     """The routes cannot be used; the one line of its text says in which file and line, why, and what was expected."""
 
 
-def states_of(paths: Iterator[str] | Mapping[str, object]) -> dict[str, FileState | None]:
+def states_of(paths: Iterable[str]) -> dict[str, FileState | None]:
     """Return the state of each of *paths*, None for what is not there or cannot be looked at."""
     states: dict[str, FileState | None] = {}
     for path in paths:
@@ -96,7 +100,7 @@ class RoutesFiles:
 
     def _text(self, path: str) -> str:
         """Return what is in the file *path*; raises `ValueError`, which names it."""
-        self.states[path] = None
+        self.states.update(states_of([path]))  # which counts if it is there and may not be read
         try:
             with open(path, "rb", opener=_open) as file:
                 status = os.fstat(file.fileno())

@@ -24,6 +24,7 @@ _STEPS_TO_BEGIN = 100  # that a pattern costs anyway
 _TOKEN = re.compile(
     r"""
     (?P<single>\[\^?\]?(?:\\.|[^\]\\])*\])
+    | (?P<comment>\(\?\#)
     | (?P<open>\((?:\?(?:P?<\w+>|P?[=>!:(]|<[=!]|[A-Za-z\-]*[:)]))?)
     | (?P<close>\))
     | (?P<alternative>\|)
@@ -82,6 +83,8 @@ def _ways(text: str) -> _Ways:
     for match in _TOKEN.finditer(text):
         if _REFERENCE.fullmatch(match[0]):
             raise ValueError("it refers to a group")
+        if match["comment"]:
+            raise ValueError("a comment may hide what it repeats")
         kind = match.lastgroup
         if kind in ("single", "character"):
             sequence, atom = sequence.and_then(atom), _SINGLE
@@ -98,6 +101,8 @@ def _ways(text: str) -> _Ways:
                 alternatives, sequence, atom = None, _NONE, _NONE
         else:
             atom = atom.times(*_times(match))
+    if enclosing:  # whatever it is that Python reads in another way than this
+        raise ValueError("its groups cannot be told apart")
     return _either(alternatives, sequence.and_then(atom))
 
 
@@ -137,7 +142,7 @@ class UserPattern:
         except ValueError as reason:
             raise ValueError(
                 f"{text!r} could take for ever, as {reason}: expected no repetition or alternatives within a repeated "
-                "group, and no reference to one"
+                "group, no reference to one, and no comment"
             ) from None
         if self.steps > MAX_STEPS:
             raise ValueError(f"{text!r} could take too long: expected fewer repetitions (three times .* is the most)")

@@ -12,6 +12,7 @@ from twisted_sipuas.location.routes.pattern import UserPattern
 from twisted_sipuas.location.routes.section import Fault, RowPlace, Section, Where, did_you_mean, one_line
 from twisted_sipuas.location.routes.table import Refusal, Route, Targets
 from twisted_sipuas.location.routes.template import BUILT_IN, TargetTemplate, TextTemplate, URITemplate, placeholders
+from twisted_sipuas.location.target import is_of_response
 from twisted_sipuas.syntax.fields import TOKEN
 from twisted_sipuas.syntax.uri import canonical_domain
 
@@ -26,11 +27,6 @@ _STATUSES = (300, 301, 302, 380)
 _REFUSAL = re.compile(r"([4-6][0-9]{2})(?: +([^\x00-\x20\x7f][^\x00-\x1f\x7f]*))?")
 _PARAMETER_VALUE = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
 _COLUMN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-# What the server writes into a response itself, or what says how to read it.
-_HEADERS_OF_SERVER = frozenset(
-    "via v from f to t call-id i cseq contact m content-length l content-type c content-encoding e record-route".split()
-)
 
 
 def _made(make: Callable[[str], Any], text: str, where: Where) -> Any:
@@ -219,7 +215,7 @@ class RouteSection(Section):
             raise self.fault("headers", f'headers: expected a table like {{ Reason = "Q.850" }}, not {values!r}')
         section = Section(values, self.at("headers"), tuple(values), "a table")
         for name in values:
-            if TOKEN.fullmatch(name) is None or name.lower() in _HEADERS_OF_SERVER:
+            if TOKEN.fullmatch(name) is None or is_of_response(name):
                 raise section.fault(name, f"headers: expected a header field that is not the server's, not {name!r}")
             for path, text in section.texts(name):
                 check_placeholders(text, self.known, path)

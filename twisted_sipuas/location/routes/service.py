@@ -21,6 +21,7 @@ from twisted_sipuas.location.routes.files import FileState, RoutesFileError, Rou
 from twisted_sipuas.location.routes.table import Draw, draw_by_call_id
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.paths import check_path
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
 
@@ -60,9 +61,7 @@ class RoutesLocationService(Service):
     """Seconds between two looks at the files."""
 
     def __init__(self, path: str, reactor: Any, *, draw: Draw | None = None) -> None:
-        if not path or "\0" in path:
-            raise ValueError("expected the name of a file, without NUL")
-        self.path = path
+        self.path = check_path(path)
         self.description = f"routes:{path}"
         self._clock: IReactorTime = reactor
         self._reactor: IReactorFromThreads = reactor

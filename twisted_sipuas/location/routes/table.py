@@ -6,7 +6,7 @@ Of the routes that match, the most specific one answers. First the domain counts
 domain only: one that is named, then ``*.`` before a parent domain, the nearest first, then none; a route for any domain
 may be put before all others. Then the user counts: named whole, then by the longest prefix of the number, then neither.
 Of the routes that are equal in both, those with a pattern come first, in the order in which they were added. A route
-whose target needs what the Request-URI does not have does not match.
+whose target needs what the Request-URI does not have does not match, nor does one that leads from SIPS to SIP only.
 """
 
 from __future__ import annotations
@@ -64,22 +64,27 @@ class Targets:
     """The targets of one answer, at least one of them with another weight than 0, if they have weights.
 
     Then they are drawn by their weights, among those of one q: in an order, which the q of the answer tells, or, if it
-    *takes_one*, one alone. A weight of 0 takes a target out of service.
+    *takes_one*, one alone. A weight of 0 takes a target out of service. Who called by SIPS is not sent to
+    SIP: for him there are the other targets alone.
     """
 
-    __slots__ = ("_is_drawn", "_takes_one", "_templates")
+    __slots__ = ("_for_sips", "_is_drawn", "_takes_one", "_templates")
 
     def __init__(self, templates: Iterable[TargetTemplate], *, takes_one: bool = False) -> None:
         self._templates = tuple(template for template in templates if template.weight != 0)
+        self._for_sips = tuple(template for template in self._templates if template.is_for_sips)
         self._is_drawn = any(template.weight is not None for template in self._templates)
         self._takes_one = takes_one
 
     def made(self, values: Mapping[str, str | None], request: Request, draw: Draw) -> list[Target] | None:
-        """Return the targets for *values*, or None if these do not fit each of them."""
+        """Return the targets for *values*, or None if there are none, or these do not fit each of them."""
+        templates = self._for_sips if values["scheme"] == "sips" else self._templates
+        if not templates:
+            return None
         if not self._is_drawn:
-            made = [template.made(values, template.q) for template in self._templates]
+            made = [template.made(values, template.q) for template in templates]
         else:
-            order = _drawn(self._templates, draw(request))
+            order = _drawn(templates, draw(request))
             if self._takes_one:
                 made = [order[0].made(values, None)]
             else:

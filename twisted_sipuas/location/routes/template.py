@@ -25,10 +25,13 @@ __all__ = [
     "placeholders",
 ]
 
-BUILT_IN = ("user", "number", "domain")
+BUILT_IN = ("user", "number", "domain", "scheme")
 """The placeholders that every route knows."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}:]*)(?::(-?[0-9]{1,3})(?::([0-9]{1,3}))?)?\}")
+_SCHEME = "{scheme}:"
+"""What a URI begins with whose scheme is SIPS for who called by SIPS, and SIP for others."""
+
 _BRACE = re.compile(r"[{}]")
 
 _PHONE_NUMBER = re.compile(r"\+[0-9]+|[A-Fa-f]*[0-9*#][0-9A-Fa-f*#]*")
@@ -78,11 +81,19 @@ class Called(NamedTuple):
     """What prefixes are compared with: the routing number where there is one (RFC 4694), else the number."""
     user_part: str | None
     """The whole user part that stands for the same in another SIP URI, parameters like ``npdi`` included (19.1.6)."""
+    scheme: str | None
+    """``sips`` if that is the scheme, ``sip`` for SIP and tel URIs."""
 
     @property
     def values(self) -> dict[str, str | None]:
         """What placeholders stand for; that of a whole user part has a name that none can have."""
-        return {"user": self.user, "number": self.number, "domain": self.domain, "user part": self.user_part}
+        return {
+            "user": self.user,
+            "number": self.number,
+            "domain": self.domain,
+            "scheme": self.scheme,
+            "user part": self.user_part,
+        }
 
     @classmethod
     def of(cls, uri: URI) -> Called:
@@ -90,23 +101,24 @@ class Called(NamedTuple):
         if isinstance(uri, SIPURI):
             domain = canonical_host(uri.host)
             if uri.user is None:
-                return cls(domain, None, None, None, None)
+                return cls(domain, None, None, None, None, uri.scheme)
             head, semicolon, _ = uri.user.partition(";")
             number = number_of(unescape(head), is_phone=uri.parameters.get("user") == "phone")
             user_part = _NO_USER_CHARACTER.sub(_escape_match, uri.user)
             if number is None:
-                return cls(domain, unescape(uri.user), None, None, user_part)
+                return cls(domain, unescape(uri.user), None, None, user_part, uri.scheme)
             routing = _routing_number(uri.user_parameters) if semicolon else None
-            return cls(domain, number, number, routing or number, user_part)
+            return cls(domain, number, number, routing or number, user_part, uri.scheme)
         if isinstance(uri, TelURI):
             number = uri.number
             _, semicolon, parameters = uri.text.partition(";")
             user_part = _escaped(number) + semicolon + _NO_USER_CHARACTER.sub(_escape_match, parameters)
-            return cls(_context_domain(uri), number, number, _routing_number(uri.parameters) or number, user_part)
+            dialled = _routing_number(uri.parameters) or number
+            return cls(_context_domain(uri), number, number, dialled, user_part, "sip")
         return _NOTHING
 
 
-_NOTHING = Called(None, None, None, None, None)
+_NOTHING = Called(None, None, None, None, None, None)
 
 
 def _escape_match(match: re.Match[str]) -> str:
@@ -242,24 +254,31 @@ class TextTemplate(Template):
 class URITemplate(Template):
     """A template of a URI. Raises `ValueError` for what is none, and for a placeholder where a caller must not choose.
 
-    The scheme, the port, names of parameters and, but for ``{domain}``, the host are the operator's.
+    The port, names of parameters and, but for ``{scheme}`` and ``{domain}``, scheme and host are the operator's.
     """
 
-    __slots__ = ("_masked", "uri")
+    __slots__ = ("_masked", "is_for_sips", "uri")
 
     uri: URI | None
     """The URI, where it is fixed."""
+    is_for_sips: bool
+    """Whether who called by SIPS may be sent there: not from there to SIP."""
 
     def __init__(self, text: str) -> None:
         # Digits in the place of placeholders: what is a URI with them has its parts where the template has them.
         self._masked = _PLACEHOLDER.sub(lambda match: "0" * len(match[0]), text)
         super().__init__(text)
         try:
-            uri = parse_uri(self._masked)
+            uri = parse_uri("sip:" + self._masked[len(_SCHEME) :] if self._is_by_scheme else self._masked)
         except MessageSyntaxError as fault:
             raise ValueError(f"{text!r} is no URI: {fault.reason}") from None
         self.uri = uri if self.is_fixed else None
+        self.is_for_sips = self._is_by_scheme or uri.scheme != "sip"
         del self._masked
+
+    @property
+    def _is_by_scheme(self) -> bool:
+        return self.text.startswith(_SCHEME)
 
     def made(self, values: Mapping[str, str | None]) -> URI | None:
         """Return the URI for *values*, or None if they do not fit."""
@@ -276,8 +295,13 @@ class URITemplate(Template):
     def _kind(self, match: re.Match[str]) -> str:
         masked, start = self._masked, match.start()
         scheme, colon, _ = masked.partition(":")
-        if not colon or start < len(scheme):
-            raise ValueError(f"{match[0]} is in the scheme: expected sip:, sips: or tel: before it")
+        begin = len(scheme) + 1
+        if self._is_by_scheme:
+            if start == 0:
+                return "text"
+            scheme = "sip"
+        if not colon or start < begin:
+            raise ValueError(f"{match[0]} is in the scheme: expected sip:, sips:, tel: or {_SCHEME} before it")
         scheme = scheme.lower()
         if scheme == "tel":
             return self._named(match, ";") if ";" in masked[:start] else "digits"
@@ -285,8 +309,8 @@ class URITemplate(Template):
             return "text"
         at = masked.find("@")
         if start < at:
-            return self._kind_in_userinfo(match, masked[len(scheme) + 1 : at], len(scheme) + 1)
-        host = at + 1 if at >= 0 else len(scheme) + 1
+            return self._kind_in_userinfo(match, masked[begin:at], begin)
+        host = at + 1 if at >= 0 else begin
         before = masked[host:start]
         if "?" in before:
             return self._named(match, "?&", "header")
@@ -318,7 +342,7 @@ class TargetTemplate:
     *weight* is that among other targets. Raises `ValueError` as `Target` does.
     """
 
-    __slots__ = ("_display_name", "_expires", "_fixed", "_parameters", "_uri", "q", "weight")
+    __slots__ = ("_display_name", "_expires", "_fixed", "_parameters", "_uri", "is_for_sips", "q", "weight")
 
     def __init__(
         self,
@@ -336,6 +360,7 @@ class TargetTemplate:
         self._expires = expires
         self.q = q
         self.weight = weight
+        self.is_for_sips = uri.is_for_sips
         self._fixed: Target | None = None
         Target(_ANY_URI, q=q, expires=expires, parameters=[(name, None) for name, _ in self._parameters])
         texts = (display_name, *(value for _, value in self._parameters))
