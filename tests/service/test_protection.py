@@ -151,6 +151,27 @@ def test_what_was_begun_goes_on() -> None:
     assert server.send("BYE", flow=flow, call_id="call", to=to, cseq=3) == 200
 
 
+def test_requests_in_a_dialog_take_nothing_of_the_rate() -> None:
+    """Requests in dialogs leave the rate to others of their source; ten times as many may come, and no more."""
+    server = Server(Phone(), protection=SLOW)
+    assert server.send("INVITE", call_id="call") == 200
+    to = server.last.headers.get("To")
+    server.send("ACK", call_id="call", to=to)
+    infos = [server.send("INFO", call_id="call", to=to, cseq=2 + n) for n in range(210)]
+    assert infos == [200] * 200 + [503] * 10
+    assert server.statuses(19) == {200}
+    assert server.send() == 503
+
+
+def test_an_unacknowledged_call_is_no_exemption() -> None:
+    """Requests in a call that was never acknowledged are bounded as any others: its caller may be forged."""
+    server = Server(Phone(), protection=SLOW)
+    server.send("INVITE", call_id="call")
+    to = server.last.headers.get("To")
+    infos = [server.send("INFO", call_id="call", to=to, cseq=2 + n) for n in range(30)]
+    assert infos == [200] * 19 + [503] * 11
+
+
 def test_retransmissions_are_not_counted() -> None:
     """A request that comes again is the same request: it takes nothing of the rate."""
     server = Server(protection=SLOW)
