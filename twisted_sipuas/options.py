@@ -42,7 +42,7 @@ _MODES = {
     "location": _REDIRECT,
     "registrar": _REDIRECT,
     "no-registrar": _REDIRECT,
-    "allow-anonymous-registration": _REDIRECT,
+    "allow-anonymous-registration": (*_REDIRECT, *_STATEFUL),
     "redirect-status": _REDIRECT,
     "max-targets": _REDIRECT,
     "lookup-timeout": _REDIRECT,
@@ -155,7 +155,7 @@ class Options(AuthenticationOptions):
     optFlags: ClassVar[list[list[Any]]] = [
         ["registrar", None, "(redirect) Take REGISTER [default: if a location service can store]."],
         ["no-registrar", None, "(redirect) Refuse REGISTER with 405."],
-        ["allow-anonymous-registration", None, "(redirect) Let anybody who can reach the server REGISTER."],
+        ["allow-anonymous-registration", None, "(redirect, stateful) Let anybody who can reach the server REGISTER."],
         ["trace", None, "Log a line for each answer: what came, what was answered, and by which rule."],
     ]
 
@@ -282,6 +282,7 @@ class Options(AuthenticationOptions):
         else:
             self.transaction_user = self._make_handler()
         self._authenticate(self.transaction_user)
+        self._check_registrar(self.transaction_user)
 
     def _check_mode(self) -> None:
         """Refuse an unknown mode, and what is for another one."""
@@ -355,6 +356,21 @@ class Options(AuthenticationOptions):
         if registrar is not None and self.authenticates("REGISTER"):
             registrar.authenticator = self.authenticator
 
+    def _check_registrar(self, user: Any) -> None:
+        """Refuse a registrar that asks nobody who it is, *user* or what it has, where others than this machine can be.
+
+        One that a handler made is no other.
+        """
+        registrar = user if isinstance(user, Registrar) else getattr(user, "registrar", None)
+        is_safe = registrar is None or _authenticates_registrations(user) or _authenticates_registrations(registrar)
+        exposed = [text for text in self["listen"] if not _is_loopback(text)]
+        if exposed and not is_safe and not self["allow-anonymous-registration"]:
+            instead = "--no-registrar, " if self["mode"] == "redirect" else ""
+            raise usage.UsageError(
+                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected --auth, "
+                f"a loopback address, {instead}or --allow-anonymous-registration"
+            )
+
     def _answer(self) -> int:
         """Return the status of --answer."""
         text = self["answer"] or str(_ANSWERS[self["mode"]])
@@ -395,12 +411,6 @@ class Options(AuthenticationOptions):
             if self["registrar"]:
                 raise usage.UsageError("--registrar: expected a --location that can store, such as sqlite:FILE")
             return None
-        exposed = [text for text in self["listen"] if not _is_loopback(text)]
-        if exposed and not self.authenticates("REGISTER") and not self["allow-anonymous-registration"]:
-            raise usage.UsageError(
-                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected --auth, "
-                "a loopback address, --no-registrar, or --allow-anonymous-registration"
-            )
         limits = Limits(
             min_expires=self["min-expires"],
             max_expires=self["max-expires"],
@@ -408,6 +418,12 @@ class Options(AuthenticationOptions):
             max_contacts=self["max-contacts"],
         )
         return Registrar(stores[0], domains=self["domain"], limits=limits)
+
+
+def _authenticates_registrations(user: Any) -> bool:
+    """Whether *user*, a server, asks who sends a REGISTER."""
+    methods = getattr(user, "authenticated_methods", None)
+    return getattr(user, "authenticator", None) is not None and (methods is None or "REGISTER" in methods)
 
 
 def _is_loopback(description: str) -> bool:

@@ -12,7 +12,7 @@ from twisted_sipuas.uas.answering import AnsweringServer
 
 MODULE = """
 from twisted.internet.task import Clock
-from twisted_sipuas import MemoryBindingStore, Registrar, UserAgentServer
+from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, UserAgentServer
 
 class Desk(UserAgentServer):
     def handle_INVITE(self, request, transaction):
@@ -52,6 +52,18 @@ class Bindings(Registrar):
     @classmethod
     def from_options(cls, options):
         return cls(MemoryBindingStore(Clock()))
+
+class Redirecting(RedirectServer):
+    @classmethod
+    def from_options(cls, options):
+        store = MemoryBindingStore(Clock())
+        return cls([store], registrar=Registrar(store))
+
+class Authenticating(Redirecting):
+    @classmethod
+    def from_options(cls, options):
+        store = MemoryBindingStore(Clock())
+        return cls([store], registrar=Registrar(store, authenticator=object()))
 
 class Plain:
     pass
@@ -200,3 +212,21 @@ def test_answer_that_is_none(mode, answer, least):
     """A status that the mode cannot answer with is a mistake; a stateless server can take no call (8.2.7)."""
     line = told("--mode", mode, "--answer", answer)
     assert line == f"--answer: {answer!r}: expected a status from {least} to 699 in {mode} mode"
+
+
+@pytest.mark.parametrize("name", ["Bindings", "Redirecting"])
+def test_registrar_of_a_handler(module, name):
+    """A registrar that a handler is, or has, may be reached by others only if it asks who they are (RFC 3261, 10.3)."""
+    arguments = ["--mode", "stateful", "--handler", f"{module}.{name}"]
+    line = told(*arguments, "--listen", "udp:0:interface=192.0.2.1")
+    assert line == (
+        "--listen: 'udp:0:interface=192.0.2.1' can be reached by others, who could register as anybody: "
+        "expected --auth, a loopback address, or --allow-anonymous-registration"
+    )
+    assert made(*arguments, "--listen", "udp:0:interface=192.0.2.1", "--allow-anonymous-registration")
+    assert made(*arguments, "--listen", "udp:0:interface=127.0.0.1")
+
+
+def test_registrar_of_a_handler_that_authenticates(module):
+    """A registrar of a handler's that has an authenticator of its own may be reached by others."""
+    assert made("--mode", "stateful", "--handler", f"{module}.Authenticating", "--listen", "udp:0:interface=192.0.2.1")

@@ -107,8 +107,6 @@ def test_stateless_answers(kind: str, data: bytes) -> None:
     if kind == "beyond the rate":
         socket.receive(make_request(call_id="first", branch="z9hG4bKfirst").to_bytes())
     answers = socket.receive(data)
-    if b"CANCEL" in data:
-        return  # 9.2: which is answered in a transaction of its own
     assert len(answers) <= 1
     assert sum(map(len, answers)) <= 3 * len(data)
 
@@ -209,7 +207,7 @@ def test_asking_again_for_a_listing(registrar: Socket) -> None:
     """
     lengths = [sum(map(len, listing(registrar, 1))) for _ in range(30)]
     assert 0 < sum(lengths) <= 65536 + 30 * 3 * 400
-    assert lengths[-1] == 0
+    assert lengths.count(0) > 10
     registrar.clock.advance(20)
     (answer,) = listing(registrar, 1)
     assert answer.count(b"Contact:") == 100
@@ -260,6 +258,64 @@ def test_who_is_known_gets_everything(options: dict[str, Any]) -> None:
         socket.receive(make_request("SUBSCRIBE", branch=f"z9hG4bK{n}", call_id=f"{n}").to_bytes()) for n in range(20)
     ]
     assert answers.count([]) > 10
+
+
+def most(received: int, seconds: float) -> float:
+    """How many octets one source may get in so many *seconds* for those *received*."""
+    return 3 * received + 65536 + seconds * 65536 / 60
+
+
+@pytest.mark.parametrize("status", [180, 200, 300, 486])
+@pytest.mark.parametrize("length", [200, 3000, 20_000])
+def test_responses_to_an_unproven_invite(status: int, length: int) -> None:
+    """Every response to an INVITE counts as it is sent, the first time and each other, by whatever it is resent."""
+
+    def answer(request: Any, transaction: Any) -> None:
+        def resend() -> None:
+            if not transaction.ended:
+                transaction.respond(response)
+                socket.clock.callLater(0.5, resend)
+
+        response = request.response(status, body=b"x" * length)
+        transaction.respond(response)
+        if status < 300:
+            socket.clock.callLater(0.5, resend)
+
+    socket = Socket(RecordingTransactionUser(answer))
+    data = [shortest("INVITE").replace(b"i:1", b"i:%d" % n).replace(b"bK1", b"bK%d" % n) for n in range(5)]
+    for request in data:
+        socket.receive(request)
+        socket.receive(request)
+    socket.clock.pump([0.5] * 60)
+    assert len(socket.sent) >= 1
+    assert sum(map(len, socket.sent)) <= most(2 * sum(map(len, data)), 30)
+
+
+def test_long_response_is_sent_once() -> None:
+    """One response that is longer than those that a source may have unacknowledged is not resent (17.2.1)."""
+
+    def answer(request: Any, transaction: Any) -> None:
+        transaction.respond(request.response(300, body=b"x" * 20_000))
+
+    socket = Socket(RecordingTransactionUser(answer))
+    assert len(socket.receive(shortest("INVITE"))) == 1
+    socket.clock.pump([0.5] * 64)
+    assert len(socket.sent) == 1
+    assert socket.service.counters["transactions_sent_once"] == 1
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_withheld_is_traced_as_silence(method: str) -> None:
+    """An answer that is not sent, for it is too long, is not traced as if it had been."""
+    lines: list[Any] = []
+
+    def answer(request: Any, transaction: Any) -> None:
+        transaction.respond(request.response(300, body=b"x" * 66_000))
+
+    socket = Socket(RecordingTransactionUser(answer), trace=lambda request, response, flow: lines.append(response))
+    assert socket.receive(shortest(method)) == []
+    assert lines == [None]
+    assert socket.service.counters["transactions_withheld"] == 1
 
 
 def test_unacknowledged_redirections() -> None:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, UserAgentServer
-from twisted_sipuas.errors import MessageSyntaxError
+from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.message import parse_message
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
@@ -151,6 +151,27 @@ def test_what_was_begun_goes_on() -> None:
     assert server.send("BYE", flow=flow, call_id="call", to=to, cseq=3) == 200
 
 
+def test_requests_in_a_dialog_take_nothing_of_the_rate() -> None:
+    """Requests in dialogs leave the rate to others of their source; ten times as many may come, and no more."""
+    server = Server(Phone(), protection=SLOW)
+    assert server.send("INVITE", call_id="call") == 200
+    to = server.last.headers.get("To")
+    server.send("ACK", call_id="call", to=to)
+    infos = [server.send("INFO", call_id="call", to=to, cseq=2 + n) for n in range(210)]
+    assert infos == [200] * 200 + [503] * 10
+    assert server.statuses(19) == {200}
+    assert server.send() == 503
+
+
+def test_an_unacknowledged_call_is_no_exemption() -> None:
+    """Requests in a call that was never acknowledged are bounded as any others: its caller may be forged."""
+    server = Server(Phone(), protection=SLOW)
+    server.send("INVITE", call_id="call")
+    to = server.last.headers.get("To")
+    infos = [server.send("INFO", call_id="call", to=to, cseq=2 + n) for n in range(30)]
+    assert infos == [200] * 19 + [503] * 11
+
+
 def test_retransmissions_are_not_counted() -> None:
     """A request that comes again is the same request: it takes nothing of the rate."""
     server = Server(protection=SLOW)
@@ -242,6 +263,38 @@ def test_what_was_begun_goes_on_in_overload() -> None:
     assert server.send("BYE", flow=flow, call_id="call", to=to, cseq=3) == 200
     assert server.service.counters["dialogs"] == 0
     server.service.stopService()
+
+
+@pytest.mark.parametrize("is_stateless", [False, True])
+def test_challenges_are_no_work(is_stateless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of what is only challenged, from however many sources, has nobody refused for what waits in a socket."""
+    server: Server
+
+    def challenge_or_serve(request: Any, transaction: Any) -> None:
+        now[0] += 0.001
+        if request.method == "INVITE":
+            raise SIPError(401)
+        ok(request, transaction)
+
+    now = [0.0]
+    monkeypatch.setattr("twisted_sipuas.transaction.base.perf_counter", lambda: now[0])
+    monkeypatch.setattr("twisted_sipuas.transport.listeners.Listeners.backlog", lambda listeners: 1.0)
+    server = Server(RecordingTransactionUser(challenge_or_serve), is_stateless=is_stateless)
+    server.service.startService()
+    for method, statuses, is_refusing in (("INVITE", {401}, False), ("OPTIONS", {200, 503}, True)):
+        answers: set[int | None] = set()
+        for _ in range(10):
+            answers |= {server.send(method, source=f"192.0.2.{number}") for number in range(100)}
+            server.turns(1, 0.1)
+        assert answers == statuses
+        assert (server.service.counters["overload_loss"] > 0) is is_refusing
+    server.service.stopService()
+
+
+def test_work_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where overload is not measured, requests do not pay for the measurement."""
+    monkeypatch.setattr("twisted_sipuas.transaction.base.perf_counter", None)
+    assert Server(protection=Protection(max_lag=0)).send() == 200
 
 
 def test_malformed_in_overload() -> None:

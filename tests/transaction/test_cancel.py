@@ -58,6 +58,16 @@ def test_cancel_of_nothing(new_stack, other):
     assert stack.told() == ["request"]
 
 
+def test_cancel_of_nothing_leaves_nothing(new_stack):
+    """A CANCEL that matches nothing is answered without a transaction, and alike if it comes again (8.2.7)."""
+    stack = new_stack()
+    stack.receive("CANCEL")
+    stack.receive("CANCEL")
+
+    assert stack.flow.sent[0] == stack.flow.sent[1]
+    assert stack.layer.counters["owed"] == stack.layer.counters["waiting"] == 0
+
+
 def test_cancel_does_not_match_cancel(new_stack):
     """A CANCEL is not its own target, nor is an ACK's (9.2)."""
     stack = new_stack()

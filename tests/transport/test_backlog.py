@@ -1,15 +1,16 @@
-"""Does a UDP port know that it has not read its socket to the end, and does a service hear of it?"""
+"""Does a UDP port know for how long something has waited in its socket, and does a service hear of it?"""
 
 from __future__ import annotations
 
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.testing import RecordingTransactionUser
@@ -39,30 +40,54 @@ def send(port: Any, number: int) -> None:
 
 
 def test_behind(port: Any) -> None:
-    """A port is behind from the first turn that leaves something on, and no more once a turn leaves nothing."""
-    assert port.behind_since is None
+    """A port is behind after each turn that leaves something on, and no more once a turn leaves nothing."""
+    assert not port.is_behind
     send(port, 3 * port.batch - 1)
     port.doRead()
-    since = port.behind_since
-    assert since is not None
+    assert port.is_behind
     port.doRead()
-    assert port.behind_since == since
+    assert port.is_behind
     port.doRead()
-    assert port.behind_since is None
+    assert not port.is_behind
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a datagram came")
+def test_waiting(port: Any) -> None:
+    """It is known how long what is in the socket has waited, not how long the port has been behind."""
+    assert port.waiting == 0
+    send(port, 2 * port.batch)
+    port.doRead()
+    assert port.waiting < 0.1, "asked for the first time"
+    port.doRead()
+    send(port, 2 * port.batch)
+    began = time.time()
+    while time.time() < began + 0.05:
+        pass
+    port.doRead()
+    assert 0.05 <= port.waiting < 5
+    port.doRead()
+    send(port, port.batch + 1)
+    port.doRead()
+    assert port.is_behind
+    assert port.waiting < 0.05, "for these have just come"
+    port.doRead()
+    assert port.waiting == 0
 
 
 @pytest_twisted.ensureDeferred
-async def test_backlog_of_a_service() -> None:
-    """A service knows the longest time that something may have waited in any of its sockets."""
+async def test_backlog_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service knows the longest time that something has waited in any of its sockets."""
     service = SIPService(reactor, RecordingTransactionUser(), ["udp:0", "udp:0"], protection=Protection(max_lag=0))
     service.startService()
     try:
         listeners = service._listeners
         assert listeners.backlog() == 0
         ports: list[Any] = [port for name, port in listeners._ports if name == "udp"]
-        ports[0]._note_backlog()
-        await deferLater(reactor, 0.02)  # type: ignore[arg-type]
-        ports[1]._note_backlog()
-        assert 0.02 <= listeners.backlog() < 5
+        came = {ports[0].socket: time.time() - 7, ports[1].socket: time.time() - 3}
+        monkeypatch.setattr("twisted_sipuas.transport.packets.time_of_last", came.get)
+        ports[1].is_behind = True
+        assert 3 <= listeners.backlog() < 6
+        ports[0].is_behind = True
+        assert 7 <= listeners.backlog() < 10
     finally:
         await service.stopService()

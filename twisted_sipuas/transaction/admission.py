@@ -18,6 +18,7 @@ __all__ = ["Admission", "Protection"]
 _log = Logger()
 
 _LOG_INTERVAL = 60.0  # seconds
+_MORE_IN_DIALOGS = 10  # times as many requests as others may be in dialogs
 _THIS_MACHINE = frozenset(("127.0.0.1", "::1", ""))  # where a proxy of ours may be; "" is a UNIX socket's peer
 
 
@@ -27,8 +28,8 @@ class Protection(NamedTuple):
     max_rate: float = 1000.0
     """New requests a second that one IPv4 address or one IPv6 network of 64 bits may have answered; 0: any number.
 
-    Not counted are requests in dialogs, ACKs, retransmissions, the CANCEL of an INVITE that is there; and nothing
-    of trusted sources and of this machine's own 127.0.0.1 and ::1."""
+    Ten times as many may be in dialogs. Not counted are ACKs, retransmissions, the CANCEL of an INVITE that is there;
+    and nothing of trusted sources and of this machine's own 127.0.0.1 and ::1."""
     rate_burst: float = 2000.0
     """How many of them may come at once."""
     answers_over_rate: bool = True
@@ -40,8 +41,8 @@ class Protection(NamedTuple):
 class Admission:
     """Decides by *protection* which new requests are too many.
 
-    *is_trusted* says of a host whether it may ask for any number. *is_in_dialog* says whether a request is in a dialog:
-    what was begun goes on whatever the load. *backlog* and *worked* are as for `Overload`.
+    *is_trusted* says of a host whether it may ask for any number. *is_in_dialog* says whether a request with a
+    To tag is in a dialog: what was begun goes on whatever the load. *backlog* and *worked* are as for `Overload`.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Admission:
         self._is_trusted = is_trusted
         self._is_in_dialog = is_in_dialog
         self._rates: Rates | None = None
+        self._dialog_rates: Rates | None = None
         if protection.max_rate:
-            self._rates = Rates(clock, protection.max_rate, max(1.0, protection.rate_burst))
+            rate, burst = protection.max_rate, max(1.0, protection.rate_burst)
+            self._rates = Rates(clock, rate, burst)
+            self._dialog_rates = Rates(clock, rate * _MORE_IN_DIALOGS, burst * _MORE_IN_DIALOGS)
         self.overload: Overload | None = None
         if protection.max_lag:
             self.overload = Overload(clock, protection.max_lag, backlog, worked)
@@ -89,16 +93,18 @@ class Admission:
 
         Raises `MessageSyntaxError` if whether it is in a dialog cannot be told.
         """
-        if self._is_over_rate(flow) and not self._is_in_dialog(request):
+        if request.to.tag is not None and self._is_in_dialog(request):
+            return self._refused("rate") if self._is_over_rate(self._dialog_rates, flow) else None
+        if self._is_over_rate(self._rates, flow):
             return self._refused("rate")
         overload = self.overload
-        if overload is not None and overload.loss and not self._is_in_dialog(request) and overload.refuses(flow):
+        if overload is not None and overload.loss and overload.refuses(flow):
             return self._refused("overload")
         return None
 
     def is_worth_refusing(self, flow: IFlow) -> bool:
         """Whether something malformed on *flow* is told so: not beyond the rate, and not while there is no time."""
-        if self._is_over_rate(flow):
+        if self._is_over_rate(self._rates, flow):
             self._refused("rate")
         elif self.overload is not None and self.overload.loss_on(flow):
             self._refused("overload")
@@ -106,8 +112,7 @@ class Admission:
             return True
         return False
 
-    def _is_over_rate(self, flow: IFlow) -> bool:
-        rates = self._rates
+    def _is_over_rate(self, rates: Rates | None, flow: IFlow) -> bool:
         if rates is None or rates.admit(flow.remote_address.network):
             return False
         host = flow.remote_address.host

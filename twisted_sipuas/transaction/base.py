@@ -103,7 +103,8 @@ class BaseLayer:
         self._max_held_octets = _MAX_HELD_OCTETS
         self._held_octets = 0  # requests as received, and responses to INVITEs that wait for their ACK
         self._handed_over = 0  # requests that the transaction user is looking at right now
-        self.worked = 0.0  # seconds that went into telling the transaction user
+        self._is_measured = admission is not None and admission.overload is not None
+        self.worked = 0.0  # seconds that went into telling the transaction user, challenges apart; if it is measured
         self._is_stopped = False
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
@@ -259,13 +260,15 @@ class BaseLayer:
 
     def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
         """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
-        began = perf_counter()
+        began = perf_counter() if self._is_measured else 0.0
         try:
             pending = waited_for(method(*arguments))
-        except (Exception, CancelledError):  # as `call` does, without a function made for each request
+        except (Exception, CancelledError) as error:  # as `call` does, without a function made for each request
             self._user_failed(transaction, Failure())
-            return
-        finally:
+            if isinstance(error, SIPError) and error.status in _CHALLENGES:
+                return  # no work that was taken: a flood of what is refused is no reason to refuse others
+            pending = None
+        if self._is_measured:
             self.worked += perf_counter() - began
         if pending is not None:
             pending.addErrback(lambda failure: self._user_failed(transaction, failure))

@@ -198,12 +198,14 @@ class TransactionLayer(BaseLayer):
     def _cancel_received(
         self, request: Request, key: str, target: ServerTransaction | None, flow: IFlow, route: IFlow
     ) -> None:
-        """Answer a CANCEL in a transaction of its own, and tell the transaction user if it changes anything (9.2)."""
-        to_tag = self._to_tag(request) if target is None else target.to_tag
-        transaction = NonInviteServerTransaction(key, request, to_tag, flow, route, self)
-        if target is None:
-            transaction.respond(request.response(481, rule="9.2-4"))
+        """Answer a CANCEL, and tell the transaction user if it changes anything (9.2).
+
+        It has a transaction of its own if there is what it cancels.
+        """
+        if target is None:  # 8.2.7: if it comes again it gets the same again, and costs no memory
+            self.respond_statelessly(request.response(481, rule="9.2-4"), request, route)
             return
+        transaction = NonInviteServerTransaction(key, request, target.to_tag, flow, route, self)
         transaction.respond(request.response(200, rule="9.2-8"))
         if target.method == "INVITE" and target.request is not None and not target.cancelled:
             target.cancel_received()

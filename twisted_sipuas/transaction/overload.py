@@ -53,7 +53,7 @@ class Overload:
     """Measures how late we are, and refuses a share of what is new so that we do not get later (`loss`).
 
     Late is a call of *clock* that fires after its time, because something held the reactor up. To what waits in a
-    socket a fair reactor is blind, so *backlog* tells for how long one was not read to its end, in seconds; it counts
+    socket a fair reactor is blind, so *backlog* tells for how long something has waited there, in seconds; it counts
     if at least a quarter of the time goes into requests that we took, seconds that *worked* adds up: a flood of
     anything else is no reason to refuse these. It is no reason either to refuse who comes by a connection, which has
     its turn whatever waits there.

@@ -108,6 +108,7 @@ class ServerTransaction(Timed):
     """
 
     __slots__ = (
+        "_allowance",
         "_cancel_waiters",
         "_keeper",
         "_last_response",
@@ -154,6 +155,8 @@ class ServerTransaction(Timed):
         self.state: State = self.initial_state
         self._route = route
         self._keeper = keeper
+        # Octets that may be sent for those that came; None for any number, where the source cannot be forged.
+        self._allowance = FOR_AN_OCTET * request.size if request.size and not flow.is_reliable else None
         self._last_response: bytes | None = None
         self._cancel_waiters: list[Deferred[None]] | None = None
         self._prepare(request)
@@ -195,9 +198,9 @@ class ServerTransaction(Timed):
         if old.closed and flow.is_reliable == old.is_reliable and flow.remote_address.host == old.remote_address.host:
             self.flow = flow
             self._route = route
-        response = self._last_response
-        if response is None or self._admits_length(response, size):
-            self._answer_retransmission()
+        if self._allowance is not None:
+            self._allowance += FOR_AN_OCTET * size
+        self._answer_retransmission()
 
     def _answer_retransmission(self) -> None:
         raise NotImplementedError
@@ -212,7 +215,11 @@ class ServerTransaction(Timed):
             self.respond(response)
             return
         assert self.request is not None
-        self._send_and_forget(self._final(response, None))
+        data = None
+        if self._is_due(response):
+            data = self._keeper.stateless_octets(response, self.request, self._route)
+        self._keeper.traced(self.request, None if data is None else response, self.flow)
+        self._send_and_forget(data)
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -248,41 +255,45 @@ class ServerTransaction(Timed):
         if self.state is not _TERMINATED:
             self._terminate(reason)
 
-    def _admits_length(self, data: bytes, size: int) -> bool:
-        """Whether *data* may be sent for a request of *size* octets, whose source may be forged unless it was proven.
+    def _admits_length(self, data: bytes) -> bool:
+        """Whether *data* may be sent, the first time or again; its source may be forged unless it was proven.
 
         If not the client is left to ask again, which is what it does where a response was lost.
         """
-        if len(data) <= FOR_AN_OCTET * size or not size or self.flow.is_reliable or self.identity is not None:
+        allowance = self._allowance
+        if allowance is None:
             return True
-        if self._keeper.sources.admit_length(len(data), size, self._route.remote_address):
+        left = allowance - len(data)
+        is_known = left >= 0 or self.identity is not None
+        if is_known or self._keeper.sources.admit_more(-left, self._route.remote_address):
+            self._allowance = max(0, left)
             return True
         self._keeper.withheld()
         return False
 
     def _octets(self, response: Response) -> bytes:
         """Return *response* as it is sent. It may be faulty and raise, so it is asked for before anything changes."""
-        data = response.to_bytes(self.to_tag, self._keeper.server_header)
+        return response.to_bytes(self.to_tag, self._keeper.server_header)
+
+    def _is_admitted(self, data: bytes, response: Response) -> bool:
+        """Whether *data*, which is *response*, may go out for the first time; who traces is told."""
+        may_go = self._admits_length(data)
         if self.request is not None:
-            self._keeper.traced(self.request, response, self.flow)
-        return data
+            self._keeper.traced(self.request, response if may_go else None, self.flow)
+        return may_go
 
-    def _final(self, response: Response, to_tag: str | None) -> bytes | None:
-        """Return the first final *response* as it is sent; with None as its *to_tag*, as where nothing is kept.
+    def _is_due(self, response: Response) -> bool:
+        """Whether a client still waits for the final *response*: not for a 408 to anything but an INVITE.
 
-        None for what is not sent: what is too long for that, and a 408 unless that is to an INVITE. Such a client has
-        given up by itself, and silence is what it is owed (RFC 4320, 4.2).
+        It has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
         """
-        keeper = self._keeper
-        assert self.request is not None
-        if response.status == 408 and self.method != "INVITE":
-            data = None
-        elif to_tag is None:
-            data = keeper.stateless_octets(response, self.request, self._route)
-        else:
-            data = response.to_bytes(to_tag, keeper.server_header)
-        keeper.traced(self.request, None if data is None else response, self.flow)
-        return data
+        return response.status != 408 or self.method == "INVITE"
+
+    def _send_first(self, data: bytes | None, may_go: bool) -> None:
+        """Send *data* (None: say nothing); if not *may_go* keep it for when the client asks again."""
+        self._send(data if may_go else None)
+        if not may_go:
+            self._last_response = data
 
     def _trying(self, due: float, rule: str) -> Response:
         """Return the 100 that was *due* so many seconds after the request, and is sent as the timer fires."""
@@ -303,8 +314,9 @@ class ServerTransaction(Timed):
             self._terminate(EndReason.TRANSPORT_FAILED)  # 17.2.4
 
     def _resend(self) -> None:
-        if self._last_response is not None:
-            self._send(self._last_response)
+        response = self._last_response
+        if response is not None and self._admits_length(response):
+            self._send(response)
 
     def _send_and_forget(self, data: bytes | None) -> None:
         """Send *data*, the final response (None: say nothing), and be over: nothing is resent, nothing absorbed."""
@@ -372,7 +384,7 @@ class InviteServerTransaction(ServerTransaction):
     def timed_out(self) -> None:
         """The timer of the state fired: the 200 ms, or Timer H, I or L."""
         if self.state is _PROCEEDING:
-            self._send(self._octets(self._trying(self._keeper.timers.trying_delay, "17.2.1-2")))
+            self._provisional(self._trying(self._keeper.timers.trying_delay, "17.2.1-2"))
         elif self.state is _COMPLETED:
             if self._source is not None:
                 self._keeper.sources.disprove(self._source)
@@ -403,18 +415,14 @@ class InviteServerTransaction(ServerTransaction):
         """See `IServerTransaction`."""
         status = response.status
         if self.state is _PROCEEDING:
-            data = self._octets(self._with_timestamp(response) if status == 100 else response)
             if status < 200:
-                self.stop_waiting()
-                self._send(data)
-            elif status < 300:
-                self._accept(data)
-            elif self.flow.is_reliable or self._admits(data):
-                self._complete(data)
+                self._provisional(self._with_timestamp(response) if status == 100 else response)
             else:
-                self._respond_once(response, data)
+                self._respond_finally(response)
         elif self.state is _ACCEPTED and 200 <= status < 300:  # RFC 6026: a 2xx, resent through us
-            self._send(self._octets(response))
+            data = self._octets(response)
+            if self._admits_length(data):
+                self._send(data)
         else:  # Completed, Confirmed, Terminated: the final response went out
             self._keeper.dropped(self.method, response, self.outcome)
 
@@ -429,7 +437,22 @@ class InviteServerTransaction(ServerTransaction):
             headers = headers.added(name, value)
         return Response(response.status, response.reason, headers, response.body, rule=response.rule)
 
-    def _accept(self, data: bytes) -> None:
+    def _provisional(self, response: Response) -> None:
+        data = self._octets(response)
+        self.stop_waiting()
+        self._send_first(data, self._is_admitted(data, response))
+
+    def _respond_finally(self, response: Response) -> None:
+        data = self._octets(response)
+        may_go = self._is_admitted(data, response)
+        if response.status < 300:
+            self._accept(data if may_go else None)
+        elif self.flow.is_reliable or (may_go and self._admits(data)):
+            self._complete(data)
+        else:
+            self._respond_once(response, data if may_go else None)
+
+    def _accept(self, data: bytes | None) -> None:
         self._finish(_ACCEPTED)
         self._last_response = None
         if self.cancelled:
@@ -455,18 +478,18 @@ class InviteServerTransaction(ServerTransaction):
         self._source = source
         return True
 
-    def _respond_once(self, response: Response, data: bytes) -> None:
-        """Send the final *response*, of the octets *data*, and forget the transaction (8.2.7).
+    def _respond_once(self, response: Response, data: bytes | None) -> None:
+        """Send the final *response*, of the octets *data* (None: say nothing), and forget the transaction (8.2.7).
 
         A retransmission of the INVITE is then a new one, and where our tag was in no response yet, it is one that comes
         out the same again.
         """
         assert self.request is not None
-        if self._is_tag_ours and self._last_response is None and not self.cancelled:
+        if data is not None and self._is_tag_ours and self._last_response is None and not self.cancelled:
             self.to_tag = self._keeper.stateless_tag(self.request)
             data = response.to_bytes(self.to_tag, self._keeper.server_header)
         self._keeper.sent_once()
-        self._send_and_forget(data if self._admits_length(data, self.request.size) else None)
+        self._send_and_forget(data)
 
     def _enter(self, state: State) -> None:
         if self._retransmission is not None:
@@ -520,7 +543,7 @@ class NonInviteServerTransaction(ServerTransaction):
     def timed_out(self) -> None:
         """The timer of the state fired: that of the late 100, or Timer J."""
         if self.state is _TRYING:
-            self._proceed(self._octets(self._trying(self._keeper.timers.late_trying_delay, "4320-3")))
+            self._proceed(self._trying(self._keeper.timers.late_trying_delay, "4320-3"))
         else:
             self._terminate(self.outcome)  # 17.2.2, Timer J: no more retransmitted requests are to be expected
 
@@ -535,25 +558,28 @@ class NonInviteServerTransaction(ServerTransaction):
             return
         if response.status < 200:
             if response.status == 100 and (self.flow.is_reliable or self.state is _PROCEEDING):
-                self._proceed(self._octets(response))
+                self._proceed(response)
             return
         assert self.request is not None, "it is owed an answer"
-        size = self.request.size
-        final = self._final(response, self.to_tag)
-        may_go = final is None or self._admits_length(final, size)
+        if self._is_due(response):
+            final = self._octets(response)
+            may_go = self._is_admitted(final, response)
+        else:
+            final, may_go = None, True
+            self._keeper.traced(self.request, None, self.flow)
         self._finish(_COMPLETED)
         if self.flow.is_reliable:  # Timer J is zero: there are no retransmissions to absorb
             self._send_and_forget(final)
             return
-        self._send(final if may_go else None)
-        if not may_go:
-            self._last_response = final  # for when the client asks again
+        self._send_first(final, may_go)
         if self.state is _COMPLETED:
             self._keeper.waits(self, self._keeper.timers.lifetime)
 
-    def _proceed(self, data: bytes) -> None:
+    def _proceed(self, response: Response) -> None:
+        data = self._octets(response)
+        may_go = self._is_admitted(data, response)
         self._enter(_PROCEEDING)
-        self._send(data)
+        self._send_first(data, may_go)
 
 
 def _timestamp(request: Request, delay: float) -> list[tuple[str, str]]:

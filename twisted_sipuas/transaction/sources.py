@@ -62,18 +62,17 @@ class Sources:
         return len(self._proven)
 
     def admit(self, source: str, octets: int) -> bool:
-        """Count a response of *octets* for *source*, and return True; False if it has as many as it may have."""
-        count = self._unacknowledged.get(source, 0)
+        """Count a response of *octets* for *source*, and return True; False if it would have more than it may have."""
+        count = self._unacknowledged.get(source, 0) + 1 + octets // _UNIT
         limit = self._limit
-        if count >= limit and not (self._is_proven(source) and count < limit * _MORE_IF_PROVEN):
+        if count > limit and not (self._is_proven(source) and count <= limit * _MORE_IF_PROVEN):
             return False
-        self._unacknowledged[source] = count + 1 + octets // _UNIT
+        self._unacknowledged[source] = count
         return True
 
-    def admit_length(self, sent: int, received: int, address: Address) -> bool:
-        """Whether *address* may be *sent* so many octets for those *received* from it; if so they count."""
+    def admit_more(self, more: int, address: Address) -> bool:
+        """Whether *address* may be sent so many *more* octets than are due for those that it sent; if so they count."""
         network = address.network
-        more = sent - FOR_AN_OCTET * received
         return self._is_proven(network) or self._is_trusted(address.host) or self._more.admit(network, more)
 
     def release(self, source: str, octets: int) -> None:

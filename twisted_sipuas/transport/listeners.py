@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from twisted.internet import udp
@@ -109,13 +108,8 @@ class Listeners:
                 _log.info("Reloaded {credentials}", credentials=credentials)
 
     def backlog(self) -> float:
-        """Return for how many seconds, at most, something may have waited in a UDP socket."""
-        since = [
-            port.behind_since
-            for _, port in self._ports
-            if isinstance(port, SIPDatagramPort) and port.behind_since is not None
-        ]
-        return monotonic() - min(since) if since else 0.0
+        """Return for how many seconds, at most, something has waited in a UDP socket."""
+        return max((port.waiting for _, port in self._ports if isinstance(port, SIPDatagramPort)), default=0.0)
 
     def datagram_flow(self, address: Address) -> IFlow | None:
         """Return the flow to *address* by the first UDP socket that can send there, or None."""

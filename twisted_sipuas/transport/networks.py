@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from twisted_sipuas.paths import state_path
+
 __all__ = ["AccessList", "Networks", "parse_network"]
 
 _MAX_FOUND = 10_000  # hosts whose network is remembered
@@ -131,16 +133,16 @@ class AccessList:
 
 
 def _read(path: str) -> list[Network]:
-    """Return the networks in the file; raises `ValueError`."""
+    """Return the networks in the file, which is where `state_path` says; raises `ValueError`."""
     networks = []
     try:
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
+        with open(state_path(path), encoding="utf-8", errors="backslashreplace") as file:
             for number, line in enumerate(file, 1):
                 text = line.partition("#")[0].strip()
                 if text:
                     networks.append(_parse_line(text, f"{path}:{number}"))
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{error.filename}: {error.strerror}") from None
     return networks
 
 

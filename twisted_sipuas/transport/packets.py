@@ -1,7 +1,7 @@
-"""What the kernel tells of a datagram besides its octets: the address it came to, and the ICMP errors for it.
+"""What the kernel tells of a datagram besides its octets: the address it came to, when, and the ICMP errors for it.
 
 Linux tells all of it. Elsewhere nothing is asked for: an answer leaves from the address that the kernel chooses, and
-errors go unnoticed.
+errors go unnoticed, as does how long a datagram waited.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from collections.abc import Iterable
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.transport.flow import PacketInfo, plain_host
 
+if sys.platform == "linux":
+    import fcntl
+
 __all__ = [
     "ANCILLARY_SPACE",
     "PacketInfoReader",
     "ask_for_errors",
     "ask_for_packet_info",
     "read_error",
+    "time_of_last",
     "time_to_live",
 ]
 
@@ -32,10 +36,12 @@ _IPV6_RECVERR = 25
 _IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
 _MSG_ERRQUEUE = 0x2000
+_SIOCGSTAMP = 0x8906
 
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, our address, destination of the header
 _IN6_PKTINFO = struct.Struct("=16si")
 _SOCK_EXTENDED_ERR = struct.Struct("=IBBBBII")  # errno, origin, type, code, padding, info, data
+_TIMEVAL = struct.Struct("@ll")
 _FROM_ICMP, _FROM_ICMPV6 = 2, 3  # SO_EE_ORIGIN_*
 
 ANCILLARY_SPACE = 256
@@ -84,6 +90,20 @@ def read_error(made: socket.socket) -> tuple[bytes, tuple[str, int]] | None:
             if _is_failure(origin, icmp_type, code):
                 return data, (address[0], address[1])
     return None
+
+
+def time_of_last(made: socket.socket) -> float | None:
+    """Return when the datagram came that was read last from *made*, by `time.time`; None if that cannot be told.
+
+    The kernel notes it from the first time on that it is asked; till then it tells the time of that.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        seconds, microseconds = _TIMEVAL.unpack(fcntl.ioctl(made, _SIOCGSTAMP, bytes(_TIMEVAL.size)))
+    except OSError:
+        return None
+    return float(seconds + microseconds / 1e6)
 
 
 def _is_failure(origin: int, icmp_type: int, code: int) -> bool:

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.logs import Logger
+from twisted_sipuas.paths import state_path
 from twisted_sipuas.syntax.uri import SIPURI, canonical_domain, canonical_host
 
 __all__ = ["ServerCredentials", "client_creator", "sip_identities"]
@@ -163,10 +164,10 @@ def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> Non
 
 def _octets(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(state_path(path), "rb") as file:
             return file.read()
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{error.filename or path}: {error.strerror}") from None
 
 
 def _read_certificates(path: str) -> list[x509.Certificate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from twisted.internet import error, udp
@@ -178,10 +178,8 @@ class SIPDatagramPort(udp.Port):
 
     protocol: SIPDatagramProtocol
 
-    behind_since: float | None = None
-    """Since when, by `time.monotonic`, the socket has never been read to its end; None if it was, at the last turn.
-
-    So nothing that waits in it has waited longer."""
+    is_behind = False
+    """Whether the last turn left something to be read, as far as is known."""
 
     @classmethod
     def adopt(cls, bound: socket.socket, protocol: SIPDatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
@@ -215,7 +213,7 @@ class SIPDatagramPort(udp.Port):
             try:
                 data, address = receive(size)
             except (BlockingIOError, InterruptedError):
-                self.behind_since = None
+                self.is_behind = False
                 if count == 0:  # what woke us up is no datagram
                     self._read_errors()
                 return
@@ -228,12 +226,18 @@ class SIPDatagramPort(udp.Port):
                 _log.failure("a datagram could not be handled")
             if not self.connected or (count & 7 == 7 and monotonic() > end):
                 break
-        self._note_backlog()
+        self.is_behind = True
 
-    def _note_backlog(self) -> None:
-        """There may be more to be read, when others have had their turn."""
-        if self.behind_since is None:
-            self.behind_since = monotonic()
+    @property
+    def waiting(self) -> float:
+        """For how many seconds, at most, what is in the socket has waited; 0 if nothing is, or the system cannot tell.
+
+        It came after the datagram that was read last, and of that the system knows when it came.
+        """
+        if not self.is_behind:
+            return 0.0
+        came = packets.time_of_last(self.socket)
+        return 0.0 if came is None else max(0.0, time() - came)
 
     def readConnectionLost(self, reason: Failure) -> None:
         """What epoll makes of an error report with no datagram beside it: it is no end of anything."""
@@ -284,7 +288,7 @@ class WildcardDatagramPort(SIPDatagramPort):
             try:
                 data, ancillary, _, address = receive(size, space)
             except (BlockingIOError, InterruptedError):
-                self.behind_since = None
+                self.is_behind = False
                 if count == 0:
                     self._read_errors()
                 return
@@ -297,7 +301,7 @@ class WildcardDatagramPort(SIPDatagramPort):
                 _log.failure("a datagram could not be handled")
             if not self.connected or (count & 7 == 7 and monotonic() > end):
                 break
-        self._note_backlog()
+        self.is_behind = True
 
     def _connectToProtocol(self) -> None:
         self._packet_info = packets.PacketInfoReader(self.getHost().port)

@@ -178,8 +178,11 @@ class UserAgentServer:
         return succeed(None) if self._calls is None else self._calls.end_all()
 
     def is_in_dialog(self, request: Request) -> bool:
-        """Whether *request* is in a dialog that there is; a service takes it even when it has too much to do."""
-        if self._calls is not None and self._calls.dialog_of(request) is not None:
+        """Whether *request* is in a dialog that stands; a service takes it even when it has too much to do.
+
+        A call stands once its ACK has come: anybody can make one that has none, and under any address.
+        """
+        if self._calls is not None and self._calls.is_in_call(request):
             return True
         return request.to.tag is not None and self.knows_dialog(request)
 

@@ -306,6 +306,11 @@ class Sessions:
         session = self._sessions.get((request.call_id, to_tag, request.from_.tag))
         return None if session is None else session.dialog
 
+    def is_in_call(self, request: Request) -> bool:
+        """Whether *request* is in a dialog whose 2xx was acknowledged, so that the peer is there."""
+        session = self._sessions.get((request.call_id, request.to.tag or "", request.from_.tag))
+        return session is not None and session.is_proven
+
     def session_of(self, dialog: Dialog) -> Session | None:
         """Return the session of *dialog*, None once it is over."""
         return self._sessions.get(dialog.id)
