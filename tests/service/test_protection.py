@@ -123,6 +123,14 @@ def test_by_default_a_trunk_is_served() -> None:
     assert server.service.counters["rate_refused"] == 0
 
 
+def test_nothing_is_asked_for_bounds_that_are_off() -> None:
+    """Where neither rate nor delay is bounded nobody is asked whether a request is in a dialog."""
+    user = RecordingTransactionUser(ok)
+    user.is_in_dialog = None  # type: ignore[attr-defined]  # which cannot be called
+    server = Server(user, protection=Protection(max_rate=0, max_lag=0))
+    assert server.send("INFO", to="<sip:bob@example.com>;tag=1") == 200
+
+
 def test_any_rate() -> None:
     """With a rate of 0 there is no bound."""
     server = Server(protection=Protection(max_rate=0))
