@@ -275,8 +275,7 @@ def test_what_was_begun_goes_on_in_overload() -> None:
 
 @pytest.mark.parametrize("is_stateless", [False, True])
 def test_challenges_are_no_work(is_stateless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood of what is only challenged, from however many sources, has nobody refused for what waits in a socket."""
-    server: Server
+    """A flood of challenged requests, from however many sources, is no reason to refuse others, nor to go on so."""
 
     def challenge_or_serve(request: Any, transaction: Any) -> None:
         now[0] += 0.001
@@ -296,6 +295,10 @@ def test_challenges_are_no_work(is_stateless: bool, monkeypatch: pytest.MonkeyPa
             server.turns(1, 0.1)
         assert answers == statuses
         assert (server.service.counters["overload_loss"] > 0) is is_refusing
+    for _ in range(25):
+        server.statuses(100, "INVITE")
+        server.turns(1, 0.1)
+    assert server.service.counters["overload_loss"] == 0, "nor does it go on for challenges"
     server.service.stopService()
 
 
