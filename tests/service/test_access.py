@@ -41,10 +41,10 @@ def ask(kind: int, port: int, source: str, prefix: bytes = b"") -> bytes:
     with socket.socket(type=kind) as client:
         client.settimeout(0.3 if kind == socket.SOCK_DGRAM else 3)
         client.bind((source, 0))
-        client.connect(("127.0.0.1", port))
         transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
         request = make_request("OPTIONS", sent_by=f"{source};rport", branch=f"z9hG4bK{source}", transport=transport)
         try:
+            client.connect(("127.0.0.1", port))  # which may be reset before it has returned
             client.sendall(prefix + request.to_bytes())
             return client.recv(4096)
         except (TimeoutError, ConnectionResetError, BrokenPipeError):

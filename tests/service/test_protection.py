@@ -123,6 +123,14 @@ def test_by_default_a_trunk_is_served() -> None:
     assert server.service.counters["rate_refused"] == 0
 
 
+def test_nothing_is_asked_for_bounds_that_are_off() -> None:
+    """Where neither rate nor delay is bounded nobody is asked whether a request is in a dialog."""
+    user = RecordingTransactionUser(ok)
+    user.is_in_dialog = None  # type: ignore[attr-defined]  # which cannot be called
+    server = Server(user, protection=Protection(max_rate=0, max_lag=0))
+    assert server.send("INFO", to="<sip:bob@example.com>;tag=1") == 200
+
+
 def test_any_rate() -> None:
     """With a rate of 0 there is no bound."""
     server = Server(protection=Protection(max_rate=0))
@@ -267,8 +275,7 @@ def test_what_was_begun_goes_on_in_overload() -> None:
 
 @pytest.mark.parametrize("is_stateless", [False, True])
 def test_challenges_are_no_work(is_stateless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood of what is only challenged, from however many sources, has nobody refused for what waits in a socket."""
-    server: Server
+    """A flood of challenged requests, from however many sources, is no reason to refuse others, nor to go on so."""
 
     def challenge_or_serve(request: Any, transaction: Any) -> None:
         now[0] += 0.001
@@ -288,6 +295,10 @@ def test_challenges_are_no_work(is_stateless: bool, monkeypatch: pytest.MonkeyPa
             server.turns(1, 0.1)
         assert answers == statuses
         assert (server.service.counters["overload_loss"] > 0) is is_refusing
+    for _ in range(25):
+        server.statuses(100, "INVITE")
+        server.turns(1, 0.1)
+    assert server.service.counters["overload_loss"] == 0, "nor does it go on for challenges"
     server.service.stopService()
 
 

@@ -93,12 +93,15 @@ class Admission:
 
         Raises `MessageSyntaxError` if whether it is in a dialog cannot be told.
         """
+        overload = self.overload
+        is_late = overload is not None and overload.loss > 0
+        if self._rates is None and not is_late:
+            return None
         if request.to.tag is not None and self._is_in_dialog(request):
             return self._refused("rate") if self._is_over_rate(self._dialog_rates, flow) else None
         if self._is_over_rate(self._rates, flow):
             return self._refused("rate")
-        overload = self.overload
-        if overload is not None and overload.loss and overload.refuses(flow):
+        if overload is not None and is_late and overload.refuses(flow):
             return self._refused("overload")
         return None
 
