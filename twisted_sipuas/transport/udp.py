@@ -173,7 +173,7 @@ class SIPDatagramPort(udp.Port):
     protocol: SIPDatagramProtocol
 
     @classmethod
-    def adopt(cls, bound: socket.socket, protocol: SIPDatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
+    def adopt(cls, bound: socket.socket, protocol: DatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
         """Return a port on *bound*, a non-blocking UDP socket that stays the caller's to close.
 
         `reactor.adoptDatagramPort` would make one of Twisted's own.
