@@ -86,7 +86,7 @@ def _service(assignment: Assignment, reactor: Any) -> SIPService:
 
 @implementer(ILogObserver)
 class _Reports:
-    """Tells the parent, on *pipe*; from any thread, a line at a time."""
+    """Tells the parent, on *pipe*; from any thread, a line at a time. It may block, as a log file may."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
@@ -174,6 +174,7 @@ class _Work:
 
     def _stop(self) -> None:
         if not self._is_stopping:
+            self._is_stopping = True
             self._reactor.stop()
 
     def _hasten(self) -> None:
@@ -190,5 +191,5 @@ class _Work:
 
 
 def _leave_stopping_to_parent() -> None:
-    """Do nothing on SIGTERM, which systemd sends to every process of a service: the parent has them stop together."""
+    """Have SIGTERM, which the reactor has taken for itself, do nothing again: the parent has workers stop together."""
     signal.signal(signal.SIGTERM, lambda *_: None)

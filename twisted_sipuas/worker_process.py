@@ -40,11 +40,11 @@ FIRST_SOCKET = 4
 _LONGEST_LINE = 1024 * 1024  # octets of one report
 
 # The parent's module path comes first, before anything else is imported: the current directory may be anybody's. A
-# terminal sends its signals to workers too, but what they have to do their parent tells them.
+# terminal and systemd send their signals to workers too, but what these have to do their parent tells them.
 _PROGRAM = """\
 import sys; sys.path[:] = sys.argv.pop(1).split(":")
 import signal
-for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1): signal.signal(number, lambda *_: None)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1): signal.signal(number, lambda *_: None)
 from twisted_sipuas.worker import main; main()
 """
 

@@ -85,11 +85,11 @@ class Server:
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, pass_fds: tuple[int, ...] = ()) -> None:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.directory, env=environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
+                stdout=log, stderr=log, start_new_session=True, pass_fds=pass_fds,
             )  # fmt: skip
         self.wait_for("workers serve")
 
@@ -291,6 +291,23 @@ def write_routes(directory: Path) -> str:
     return "routes:routes.toml"
 
 
+def test_systemd(make, tmp_path):
+    """A stream socket that systemd opened is shared by workers too (sd_listen_fds)."""
+    server = make("--listen", "systemd:domain=INET:name=tcp", "--location", write_routes(tmp_path))
+    as_systemd = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='tcp'); "
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    with socket.create_server(("127.0.0.1", server.port)) as listening:
+        listening.set_inheritable(True)
+        server.command = [sys.executable, "-c", as_systemd, str(listening.fileno()), *server.command]
+        server.start(pass_fds=(listening.fileno(),))
+    os.kill(server.worker_pid(1), signal.SIGKILL)
+    for number in range(10):
+        assert ask_by_stream(server, "tcp", f"systemd-{number}").status == 302
+
+
 def test_every_address(run, tmp_path):
     """Workers share a UDP port on every address too, of IPv4 and IPv6, and answer from the address that was asked."""
     server = run("--listen", "udp:{port}:interface=[::]", "--location", write_routes(tmp_path))
@@ -424,6 +441,7 @@ def test_second_signal(run):
     os.kill(server.pid, signal.SIGTERM)
     server.process.wait(4)
     assert time.monotonic() - began < 3
+    assert "Traceback" not in server.log
 
 
 def test_parent_killed(run):
@@ -455,8 +473,7 @@ def test_stuck_worker_of_killed_parent(run, tmp_path):
 # Starting
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("listen", ["udp:{port}", "udp:{port}:tcp=no"])
+@pytest.mark.parametrize(("listen", "workers"), [("udp:{port}", "1"), ("udp:{port}:tcp=no", "2")])
 def test_second_server(run, listen, workers):
     """A second server on the port, started by mistake, fails with one line, though workers share it."""
     server = run("--listen", listen)
