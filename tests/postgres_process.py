@@ -55,9 +55,11 @@ class PostgresProcess:
 
     def __init__(self, *settings: str) -> None:
         self._programs = programs()
-        self.directory = Path(tempfile.mkdtemp(prefix="sipuas-postgres-"))  # pytest's own are closed to all but root
+        is_root = os.geteuid() == 0
+        # Those of pytest, and what $TMPDIR names, may be closed to all but root.
+        self.directory = Path(tempfile.mkdtemp(prefix="sipuas-postgres-", dir="/tmp" if is_root else None))
         self._user: dict[str, Any] = {}
-        if os.geteuid() == 0:
+        if is_root:
             user = pwd.getpwnam("postgres")
             os.chown(self.directory, user.pw_uid, user.pw_gid)
             self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import twisted_sipuas
 
 PUBLIC = """
-    Address Binding CSeq Dialog DialogEnd DialogState EndReason GuardedLocationService Headers IAuthenticator
-    IBindingStore IFlow ILocationService ILocationServicePlugin IMessageReceiver IRequestSender IServerTransaction
-    ITransactionUser Limits location_service LocationKind MemoryBindingStore MessageSyntaxError NameAddr
-    parse_message Redirection RedirectServer Registrar Request Response SIPDatagramProtocol SIPError SIPService
-    SIPStreamFactory SIPURI SQLiteBindingStore StartError Target TransportError TransportLimits UnavailableError
-    UserAgentServer Via
+    Address Binding CSeq Dialog DialogEnd DialogState DigestAuthenticator DigestCredentials EndReason
+    GuardedLocationService Headers IAuthenticator IBindingStore IFlow ILocationService ILocationServicePlugin
+    IMessageReceiver IRequestSender IServerTransaction ITransactionUser Limits location_service LocationKind
+    MemoryBindingStore MessageSyntaxError NameAddr parse_message Protection Redirection RedirectServer Registrar
+    Request Response SIPDatagramProtocol SIPError SIPService SIPStreamFactory SIPURI SQLiteBindingStore StartError
+    Target TransportError TransportLimits UnavailableError UserAgentServer Via
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted_sipuas.auth import DigestAuthenticator, DigestCredentials
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, TransportError, UnavailableError
 from twisted_sipuas.interfaces import (
     Address,
@@ -32,6 +33,7 @@ from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response, parse_message
 from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
@@ -50,6 +52,8 @@ __all__ = [
     "Dialog",
     "DialogEnd",
     "DialogState",
+    "DigestAuthenticator",
+    "DigestCredentials",
     "EndReason",
     "GuardedLocationService",
     "Headers",
@@ -67,6 +71,7 @@ __all__ = [
     "MemoryBindingStore",
     "MessageSyntaxError",
     "NameAddr",
+    "Protection",
     "RedirectServer",
     "Redirection",
     "Registrar",

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import UnavailableError
+from twisted_sipuas.logs import Logger
 
 __all__ = ["DatabaseConnection", "DatabaseError", "DatabasePool", "LostConnectionError"]
 

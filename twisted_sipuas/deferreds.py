@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-__all__ = ["begun", "call", "waited_for"]
+__all__ = ["after", "begun", "call", "waited_for"]
 
 
 def waited_for(result: object) -> Deferred[Any] | None:
@@ -57,6 +57,13 @@ def _rest(coroutine: Coroutine[Any, Any, Any], awaited: object) -> Generator[Any
             awaited = coroutine.send(value) if fault is None else coroutine.throw(fault)
         except StopIteration as end:
             return end.value
+
+
+async def after(pending: Deferred[Any], go_on: Callable[[Any], object]) -> object:
+    """Return what *go_on* makes of the result of *pending*, or what that is a `Deferred` or coroutine of."""
+    answer = go_on(await pending)
+    later = waited_for(answer)
+    return answer if later is None else await later
 
 
 def call(

@@ -238,7 +238,14 @@ class ILocationServicePlugin(IPlugin):
 
 
 class IAuthenticator(Interface):
-    """Decides who sent a request (RFC 3261, 22)."""
+    """Decides who sent a request (RFC 3261, 22).
+
+    A `UserAgentServer` heeds three attributes that one may have: ``services``, what has to be started with the server;
+    ``counters``, a mapping; and ``use_clock(clock)``, which is called with what gives the time.
+    """
 
     def authenticate(request: Request, transaction: IServerTransaction) -> object:
-        """Return the identity of who sent *request*, or a `Deferred` of it; raises the challenge as a `SIPError`."""
+        """Return the identity of who sent *request*, or a `Deferred` of it; raises the challenge as a `SIPError`.
+
+        A 401 that is raised before this returns, or by a coroutine that has not waited, is sent statelessly (8.2.7).
+        """

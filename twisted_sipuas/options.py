@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from twisted_sipuas import __version__
+from twisted_sipuas.auth.options import AuthenticationOptions
 from twisted_sipuas.interfaces import IBindingStore, ILocationService, ITransactionUser
 from twisted_sipuas.loading import load, make
 from twisted_sipuas.location import location_kinds, location_service
@@ -22,6 +23,7 @@ from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.location.kinds import without_secrets
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
+from twisted_sipuas.transport.networks import AccessList
 from twisted_sipuas.transport.routing import Trust
 from twisted_sipuas.uas.answering import AnsweringServer
 from twisted_sipuas.uas.redirect import RedirectServer
@@ -69,15 +71,15 @@ def _at_least(least: int, option: str) -> Callable[[str], int]:
     return number
 
 
-def _seconds(option: str) -> Callable[[str], float]:
+def _seconds(option: str, may_be_zero: bool = False) -> Callable[[str], float]:
     """Return what reads a number of seconds for *option*, and raises `ValueError` naming it for anything else."""
 
     def number(text: str) -> float:
         try:
             seconds = float(text)
         except ValueError:
-            seconds = 0
-        if not 0 < seconds < math.inf:
+            seconds = -1
+        if not 0 <= seconds < math.inf or (seconds == 0 and not may_be_zero):
             raise ValueError(f"--{option}: {text!r}: expected a number of seconds")
         return seconds
 
@@ -88,7 +90,7 @@ def _number(option: str, default: int, least: int, meaning: str) -> list[Any]:
     return [option, None, default, meaning, _at_least(least, option)]
 
 
-class Options(usage.Options):
+class Options(AuthenticationOptions):
     """The options of ``twistd sipuas``.
 
     *arguments* is the command line as it was given, and *key* the secret of what has to be the same in every worker.
@@ -134,6 +136,16 @@ class Options(usage.Options):
             "workers", 1, 1, "(redirect, stateless) Processes that share the listeners; each has the bounds below."
         ),
         _number("max-transactions", 100000, 1, "Transactions owed an answer or ACK; more get 503."),
+        _number("max-rate", 1000, 0, "New requests a second of one address (IPv6: /64) that are answered; 0: any."),
+        _number("rate-burst", 2000, 1, "How many of them may come at once."),
+        ["over-rate", None, "503", "What answers those beyond: 503 or silence."],
+        [
+            "max-lag",
+            None,
+            0.2,
+            "Seconds of delay at which a share of new requests gets 503, until there is less; 0: any.",
+            _seconds("max-lag", may_be_zero=True),
+        ],
         _number("max-connections", 10000, 1, "Connections; more are refused."),
         _number("max-connections-per-source", 1000, 1, "Connections of one address (IPv6: /64); more are refused."),
         _number("idle-timeout", 300, 32, "Seconds that a connection may be idle."),
@@ -162,6 +174,8 @@ class Options(usage.Options):
         self["location"] = []
         self["domain"] = []
         self["trust"] = []
+        self["allow"] = []
+        self["deny"] = []
         self.locations: list[ILocationService] = []
         self.registrar: Registrar | None = None
         self.transaction_user: Any = None
@@ -230,13 +244,33 @@ class Options(usage.Options):
 
     def opt_trust(self, network: str) -> None:
         """A network, such as 192.0.2.0/24, whose hosts may have responses sent to others by maddr and DNS, as RFC 3261
-        lets anybody. May be given again and again.
+        lets anybody, and may ask for any number. May be given again and again.
         [default: none]"""
         try:
             Trust([network])
-        except ValueError:
-            raise usage.UsageError(f"--trust: {network!r}: expected a network such as 192.0.2.0/24") from None
+        except ValueError as error:
+            raise usage.UsageError(f"--trust: {error}") from None
         self["trust"].append(network)
+
+    def opt_allow(self, network: str) -> None:
+        """A network, such as 192.0.2.0/24, whose hosts may send to this server; hosts in none of those given may not.
+        Or @FILE, which has one a line and is read again on SIGHUP. May be given again and again.
+        [default: all]"""
+        self._add_network("allow", network)
+
+    def opt_deny(self, network: str) -> None:
+        """A network, or @FILE of them, whose hosts may not send to this server: datagrams are dropped, connections
+        closed. Of networks in --allow and --deny the most specific decides, and --deny if both name it. May be given
+        again and again.
+        [default: none]"""
+        self._add_network("deny", network)
+
+    def _add_network(self, option: str, network: str) -> None:
+        try:
+            AccessList([network])
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from None
+        self[option].append(network)
 
     def opt_version(self) -> None:
         """Print the versions of twisted-sipuas and of Twisted, and exit."""
@@ -249,11 +283,17 @@ class Options(usage.Options):
         self._check_mode()
         if any(character in self["server-header"] for character in "\r\n\0"):
             raise usage.UsageError("--server-header: expected one line")
+        if self["over-rate"] not in ("503", "silence"):
+            raise usage.UsageError(f"--over-rate: {self['over-rate']!r}: expected 503 or silence")
         self._check_transports()
+        from twisted.internet import reactor  # twistd has installed the one that its own options name
+
+        self.make_authenticator(self._given, self["domain"], reactor, self.key)
         if self["mode"] == "redirect":
             self.transaction_user = self._make_redirect_server()
         else:
             self.transaction_user = self._make_handler()
+        self._authenticate(self.transaction_user)
         if self["workers"] > 1:
             self._check_workers()
 
@@ -330,6 +370,22 @@ class Options(usage.Options):
                 user.max_call_time = self["max-call-time"]
         return user
 
+    def _authenticate(self, user: Any) -> None:
+        """Give *user* the authenticator of --auth, and its registrar too where REGISTER is to be asked about."""
+        if self.authenticator is None:
+            return
+        for option, attribute in (("auth", "authenticator"), ("auth-methods", "authenticated_methods")):
+            if not hasattr(user, attribute) and self[option]:
+                raise usage.UsageError(
+                    f"--{option}: {type(user).__qualname__} has no attribute {attribute}: expected a UserAgentServer"
+                )
+        user.authenticator = self.authenticator
+        if self.authenticated_methods is not None:
+            user.authenticated_methods = self.authenticated_methods
+        registrar = getattr(user, "registrar", None)
+        if registrar is not None and self.authenticates("REGISTER"):
+            registrar.authenticator = self.authenticator
+
     def _answer(self) -> int:
         """Return the status of --answer."""
         text = self["answer"] or str(_ANSWERS[self["mode"]])
@@ -371,10 +427,10 @@ class Options(usage.Options):
                 raise usage.UsageError("--registrar: expected a --location that can store, such as sqlite:FILE")
             return None
         exposed = [text for text in self["listen"] if not _is_loopback(text)]
-        if exposed and not self["allow-anonymous-registration"]:
+        if exposed and not self.authenticates("REGISTER") and not self["allow-anonymous-registration"]:
             raise usage.UsageError(
-                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected a "
-                "loopback address, --no-registrar, or --allow-anonymous-registration"
+                f"--listen: {exposed[0]!r} can be reached by others, who could register as anybody: expected --auth, "
+                "a loopback address, --no-registrar, or --allow-anonymous-registration"
             )
         limits = Limits(
             min_expires=self["min-expires"],

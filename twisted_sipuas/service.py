@@ -10,14 +10,15 @@ from typing import Any, TypeAlias
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IResolver, IStreamServerEndpoint
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, StartError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, IRequestSender, ITransactionUser
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.transaction.admission import Admission, Protection
 from twisted_sipuas.transaction.base import Trace
 from twisted_sipuas.transaction.client import ClientTransactions
 from twisted_sipuas.transaction.layer import TransactionLayer
@@ -30,6 +31,7 @@ from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.listen import InheritedListen, parse_advertised, parse_listen
 from twisted_sipuas.transport.listeners import Listeners, Listening
 from twisted_sipuas.transport.locate import default_resolver
+from twisted_sipuas.transport.networks import AccessList
 from twisted_sipuas.transport.outgoing import OutgoingFlows
 from twisted_sipuas.transport.routing import Trust, response_route, stamp
 from twisted_sipuas.transport.stream import SIPStreamFactory
@@ -56,7 +58,9 @@ class SIPService(Service):
     retransmission is handled anew, and nothing is resent; `ValueError` says so for a registrar, which needs them.
 
     *advertise*, ``HOST`` or ``HOST:PORT``, is what others are to be told of a listener that does not say itself.
-    *trust* names networks whose hosts may have responses sent to others, as 18.2.2 lets anybody. *tls_client_ca* is a
+    *trust* names networks whose hosts may have responses sent to others, as 18.2.2 lets anybody, and may ask for any
+    number. *allow* and *deny* name those that may and may not send to us at all, as `AccessList` takes them, and
+    *protection* what one source may ask, and when all of them ask too much. *tls_client_ca* is a
     PEM file of certificates; who connects by ``ssl:`` must show one that these signed. *resolver* answers DNS queries,
     by default the system's. *trace* is called with each request, the response to it (None for silence) and the flow, as
     the response is sent for the first time. *key*, 16 to 64 octets, is what servers have to share that are to give a
@@ -79,6 +83,9 @@ class SIPService(Service):
         limits: TransportLimits = TransportLimits(),  # noqa: B008  # it cannot be changed
         advertise: str | None = None,
         trust: Iterable[str] = (),
+        allow: Iterable[str] = (),
+        deny: Iterable[str] = (),
+        protection: Protection = Protection(),  # noqa: B008  # it cannot be changed
         tls_client_ca: str | None = None,
         resolver: IResolver | None = None,
         trace: Trace | None = None,
@@ -87,7 +94,8 @@ class SIPService(Service):
         self._reactor = reactor
         self._transaction_user = transaction_user
         self._limits = limits
-        self._connections = Connections(limits)
+        self._access = AccessList(allow, deny)
+        self._connections = Connections(limits, self._access)
         self._advertised = None if advertise is None else parse_advertised(advertise)
         self._trust = Trust(trust)
         self._resolver = resolver
@@ -98,6 +106,15 @@ class SIPService(Service):
             self._stream_factory,
             tls_client_ca,
         )
+        self._admission = Admission(
+            reactor,
+            protection,
+            is_trusted=self._trust.covers,
+            is_in_dialog=getattr(transaction_user, "is_in_dialog", _has_to_tag),
+            backlog=self._listeners.backlog,
+            worked=lambda: self._layer.worked,
+        )
+        self._overload = self._admission.overload
         self._server_header = server_header
         self._max_transactions = max_transactions
         self._layer_kind = StatelessLayer if is_stateless else TransactionLayer
@@ -128,6 +145,8 @@ class SIPService(Service):
                 **{f"requests_{name}": value for name, value in self._clients.counters.items()},
                 **{f"requests_{name}": value for name, value in self._flows.counters.items()},
                 **self._dropped,
+                **self._access.counters,
+                **self._admission.counters,
                 **getattr(self._transaction_user, "counters", {}),
             }
         )
@@ -156,6 +175,7 @@ class SIPService(Service):
         self._check_stopped()
         opened: list[IService] = []
         try:
+            self._load_access()
             for service in self._services():
                 service.privilegedStartService()
                 opened.append(service)
@@ -180,6 +200,8 @@ class SIPService(Service):
             self._was_stopped = False
             self._begin()  # the old layer refuses whatever comes
         super().startService()
+        if self._overload is not None:
+            self._overload.start()
         self._listeners.when_open().addCallback(self._opened)
 
     def _check_stopped(self) -> None:
@@ -227,6 +249,8 @@ class SIPService(Service):
     async def _stop(self) -> None:
         """Refuse what is new, finish what is owed, then close sockets, connections and stores, in that order."""
         await self._drain()
+        if self._overload is not None:
+            self._overload.stop()
         self._layer.stop()
         self._flows.stop()
         self._clients.stop()
@@ -255,10 +279,31 @@ class SIPService(Service):
             self._hurry.callback(None)
 
     def reload(self) -> None:
-        """Read again what may have changed on disk: certificates of ``ssl:`` listeners, and what stores can reload."""
+        """Read again what may have changed on disk.
+
+        That are certificates of ``ssl:`` listeners, files of networks, and what stores can reload. What cannot be read
+        stays as it was, and the log says why. Connections of who is denied now are closed.
+        """
         self._listeners.reload()
+        if self._access:
+            self._reload_access()
         for service in self._services():
             getattr(service, "reload", lambda: None)()
+
+    def _load_access(self) -> None:
+        try:
+            self._access.load()
+        except ValueError as error:
+            raise StartError(f"{error}; see --allow and --deny") from None
+
+    def _reload_access(self) -> None:
+        try:
+            self._access.load()
+        except ValueError as error:
+            _log.error("--allow and --deny stay as they were: {error}", error=error)
+        else:
+            self._connections.close_denied()
+            _log.info("Read --allow and --deny again")
 
     def _stopped(self, result: Any) -> None:
         stopping, self._stopping = self._stopping, []
@@ -279,6 +324,8 @@ class SIPService(Service):
         except MessageSyntaxError as fault:
             self._layer.refuse_malformed(message, fault, flow)
             return
+        if "oc" in message.via.parameters and self._overload is not None:
+            self._overload.answer_offer(message, flow)
         self._layer.request_received(message, flow, response_route(message, flow, self._trust))
 
     def syntax_error_received(self, error: MessageSyntaxError, flow: IFlow) -> None:
@@ -340,10 +387,12 @@ class SIPService(Service):
             redeliver=self._redeliver,
             trace=self._trace,
             key=self._key,
+            admission=self._admission,
+            is_trusted=self._trust.covers,
         )
 
     def _datagram_protocol(self, advertised: Address | None) -> SIPDatagramProtocol:
-        return SIPDatagramProtocol(self, self._limits, advertised or self._advertised)
+        return SIPDatagramProtocol(self, self._limits, advertised or self._advertised, self._access)
 
     def _stream_factory(self, advertised: Address | None, is_proxied: bool) -> SIPStreamFactory:
         return SIPStreamFactory(
@@ -384,6 +433,11 @@ def _sent_by(found: IFlow, flow: IFlow) -> Address:
     at = flow if found.is_reliable and found.transport == flow.transport else found
     host, port = at.advertised_address
     return Address(flow.local_address.host if host in _ALL_ADDRESSES else host, port)
+
+
+def _has_to_tag(request: Request) -> bool:
+    """Whether *request* claims to be in a dialog; whether it is one's own transaction user may know (12.2.2)."""
+    return request.to.tag is not None
 
 
 def _log_unended(failure: Failure) -> None:

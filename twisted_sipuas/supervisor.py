@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import LogEvent, Logger, globalLogPublisher
+from twisted.logger import LogEvent, globalLogPublisher
 
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.transport.shared import SharedListeners
 from twisted_sipuas.worker_process import FIRST_SOCKET, Assignment, WorkerProcess
 

@@ -11,14 +11,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.options import Options
 from twisted_sipuas.service import Listen, SIPService
 from twisted_sipuas.supervisor import Supervisor
 from twisted_sipuas.trace import log_answer
+from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.listen import parse_listen
 from twisted_sipuas.transport.shared import SharedListeners
@@ -35,6 +36,7 @@ def makeService(options: Options) -> IService:
     """Return the service that *options* describe."""
     from twisted.internet import reactor
 
+    _log.info("{line}", line=options.authentication)
     service = (
         supervisor(options, reactor) if options["workers"] > 1 else sip_service(options, reactor, options["listen"])
     )
@@ -75,6 +77,14 @@ def sip_service(options: Options, reactor: Any, listen: Sequence[Listen]) -> SIP
         ),
         advertise=options["advertise"],
         trust=options["trust"],
+        allow=options["allow"],
+        deny=options["deny"],
+        protection=Protection(
+            max_rate=options["max-rate"],
+            rate_burst=options["rate-burst"],
+            answers_over_rate=options["over-rate"] == "503",
+            max_lag=options["max-lag"],
+        ),
         tls_client_ca=options["tls-client-ca"],
         is_stateless=options["mode"] == "stateless",
         trace=log_answer if options["trace"] else None,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+import re
 
-from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import IFlow
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
-from twisted_sipuas.syntax.uri import SIPURI
 
 __all__ = ["log_answer", "trace_line"]
 
 _log = Logger()
 
+_SECRET = re.compile("[:?]")  # what a password or header fields begin with
 _LONGEST_URI = 200  # characters
 _LONGEST_CALL_ID = 100
 
@@ -26,7 +26,7 @@ def trace_line(request: Request, response: Response | None, flow: IFlow) -> str:
     """Return one line that says what came on *flow*, what was answered, and by which rule.
 
     Text from the network is escaped, so that it can be no line of its own and no command to a terminal, and cut; the
-    password of a URI is left out.
+    password and the header fields of a URI are left out.
     """
     call_id = _plain(request.headers.get("Call-ID") or "", _LONGEST_CALL_ID)
     came = f"{_plain(request.method, 30)} {_plain(_uri(request), _LONGEST_URI)}"
@@ -35,17 +35,15 @@ def trace_line(request: Request, response: Response | None, flow: IFlow) -> str:
 
 
 def _uri(request: Request) -> str:
-    """Return the Request-URI without a password; where it cannot be told, without all before the host."""
-    text = request.uri_text
-    try:
-        uri = request.uri
-    except MessageSyntaxError:
-        scheme, colon, rest = text.partition(":")
-        _, at, after = rest.rpartition("@")
-        return f"{scheme}{colon}{'...@' if at else ''}{after}"
-    if isinstance(uri, SIPURI) and uri.password is not None:
-        return text.replace(f":{uri.password}@", "@", 1)
-    return text
+    """Return the Request-URI without what may be a secret: a password, and header fields such as Authorization.
+
+    Whether it is one that can be parsed does not matter, for who sent it knows no better.
+    """
+    scheme, colon, rest = request.uri_text.partition(":")
+    userinfo, at, host = rest.rpartition("@")
+    user = _SECRET.split(userinfo, maxsplit=1)[0] if scheme.lower() in ("sip", "sips") else at and "..."
+    host, question, _ = host.partition("?")
+    return f"{scheme}{colon}{user}{at}{host}{question and '?...'}"
 
 
 def _plain(text: str, longest: int) -> str:

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import StartError
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.transport.listen import InheritedListen, parse_listen
 from twisted_sipuas.worker_process import REPORTS, Assignment
 

@@ -65,6 +65,12 @@ def port() -> int:
         (["--location", "memory:", "--location", "memory:"], "--location: 'memory:' is given twice"),
         (["--advertise", "a b"], "--advertise: 'a b' cannot be advertised: expected HOST or HOST:PORT"),
         (["--trust", "192.0.2.1/24"], "--trust: '192.0.2.1/24': expected a network such as 192.0.2.0/24"),
+        (["--allow", "192.0.2.1/24"], "--allow: '192.0.2.1/24': expected a network such as 192.0.2.0/24"),
+        (["--deny", "scanners"], "--deny: 'scanners': expected a network such as 192.0.2.0/24"),
+        (["--max-rate", "-1"], "--max-rate: '-1': expected a whole number from 0"),
+        (["--rate-burst", "0"], "--rate-burst: '0': expected a whole number from 1"),
+        (["--over-rate", "403"], "--over-rate: '403': expected 503 or silence"),
+        (["--max-lag", "-1"], "--max-lag: '-1': expected a number of seconds"),
         (["--tls-client-ca", "ca.pem"], "--tls-client-ca: expected a --listen ssl:PORT:privateKey=FILE"),
         (["--idle-timeout", "31"], "--idle-timeout: '31': expected a whole number from 32"),
         (["--listen", "ssl:5061"], "--listen: 'ssl:5061': expected privateKey=FILE and certKey=FILE"),
@@ -92,12 +98,13 @@ def start_faults(directory: Path, port: int) -> dict[str, tuple[list[str], str]]
         "no database": (["--listen", "udp:0", "--location", "sqlite:not-a-database"], "not-a-database"),
         "no certificate": (["--location", "memory:", "--listen", "ssl:0:interface=127.0.0.1:privateKey=missing.pem"],
                            "missing.pem"),
+        "no list": (["--location", "memory:", "--listen", "udp:0", "--deny", "@missing.list"], "missing.list"),
         "no address of ours": (["--location", "memory:", "--no-registrar", "--listen", "udp:0:interface=192.0.2.1"],
                                "192.0.2.1"),
     }  # fmt: skip
 
 
-FAULTS = ["port in use", "no directory", "no database", "no certificate", "no address of ours"]
+FAULTS = ["port in use", "no directory", "no database", "no certificate", "no list", "no address of ours"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -112,7 +119,7 @@ def test_start_error(tmp_path, fault):
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
-    assert "--l" in lines[0], "it names the option to change"
+    assert "--l" in lines[0] or "--deny" in lines[0], "it names the option to change"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -171,6 +178,7 @@ def test_help_and_version(tmp_path):
         "--help",
         "--spew",
         "--help-reactors",
+        "--help-auth",
         "--help-location",
         "--no-registrar",
     }

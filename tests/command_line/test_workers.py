@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -334,6 +335,38 @@ def test_stateless_tags(run):
     assert "[worker 1, twisted_sipuas.trace#info]" in server.log
     assert "[worker 2, twisted_sipuas.trace#info]" in server.log
     assert len(tags) == 1
+
+
+def test_nonces(run, tmp_path):
+    """A digest on the nonce of one worker is good at the other one, as it is on one server's (RFC 7616, 5.4)."""
+    (tmp_path / "passwords").write_text("alice:secret\n")
+    server = run(
+        "--location", write_routes(tmp_path), "--auth", "file:passwords", "--realm", "example.com"
+    )  # fmt: skip
+    one, two = server.phones(1, 2)
+    challenge = one.ask("INVITE").headers.get("WWW-Authenticate") or ""
+    nonce = re.search(r'nonce="([^"]+)"', challenge)[1]
+    answers = [
+        two.ask("INVITE", headers=(("Authorization", credentials(nonce, password)),))
+        for password in ("wrong", "secret")
+    ]
+    assert [answer.status for answer in answers] == [401, 302]
+
+
+def credentials(nonce: str, password: str) -> str:
+    """The Authorization of alice for an INVITE of bob, by MD5 and qop=auth."""
+
+    def md5(*parts: str) -> str:
+        return hashlib.md5(":".join(parts).encode()).hexdigest()
+
+    uri = "sip:bob@127.0.0.1"
+    response = md5(
+        md5("alice", "example.com", password), nonce, "00000001", "own", "auth", md5("INVITE", uri)
+    )  # fmt: skip
+    return (
+        f'Digest username="alice", realm="example.com", nonce="{nonce}", uri="{uri}", response="{response}", '
+        'algorithm=MD5, qop=auth, nc=00000001, cnonce="own"'
+    )
 
 
 def test_shared_store(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -129,3 +130,17 @@ def test_with_web(example):
     with pytest.raises(HTTPError, match="400"):
         page(b"contact=<script>")
     assert "Calls so far: 1." in page()
+
+
+def test_test_double(tmp_path):
+    """The tests of a client pass, in a pytest run of a user."""
+    if shutil.which("sipsak") is None:
+        pytest.skip("sipsak is not installed")
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_twisted_sipuas", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = subprocess.run(
+        [*command, ROOT / "examples" / "test_double.py", "--rootdir", tmp_path],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    assert "3 passed" in result.stdout

@@ -65,7 +65,13 @@ class Client:
 
 
 def baresip_arguments(
-    directory: Path, port: int, transport: str, *, registers: bool, cafile: Path | None = None
+    directory: Path,
+    port: int,
+    transport: str,
+    *,
+    registers: bool,
+    cafile: Path | None = None,
+    password: str | None = None,
 ) -> list[str]:
     """Write baresip's files for alice, who is at 127.0.0.1:*port*, and return the arguments that have them read."""
     modules = next((path for path in _MODULES if path.exists()), _MODULES[0])
@@ -76,6 +82,7 @@ def baresip_arguments(
     (directory / "config").write_text(config)
     (directory / "contacts").touch()
     (directory / "accounts").write_text(
-        f"<sip:alice@127.0.0.1:{port};transport={transport}>;regint={60 if registers else 0};audio_codecs=pcmu\n"
+        f"<sip:alice@127.0.0.1:{port};transport={transport}>;regint={60 if registers else 0};audio_codecs=pcmu"
+        f"{'' if password is None else f';auth_user=alice;auth_pass={password}'}\n"
     )
     return ["-4", "-f", str(directory), "-s"]

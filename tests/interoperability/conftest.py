@@ -70,6 +70,12 @@ class Server:
         """What the server has printed so far."""
         return self._log_path.read_text(errors="replace")
 
+    @property
+    def process_id(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server, and wait until it says that it listens."""
         with self._log_path.open("wb") as log:

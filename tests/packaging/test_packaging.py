@@ -17,6 +17,8 @@ import twisted_sipuas
 from twisted_sipuas import __main__
 
 ROOT = Path(__file__).parents[2]
+PLUGIN = "pytest_twisted_sipuas.py"
+"""pytest's plugin, beside the package."""
 SHIPPED = ("twisted_sipuas", "twisted", "tests", "examples", "docs", "benchmarks")
 """Directories a build may look at."""
 
@@ -61,7 +63,7 @@ def source(directory: Path) -> Path:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
     for path in ROOT.iterdir():
-        if path.suffix in {".toml", ".md"} or path.name in {"LICENSE", ".gitignore"}:
+        if path.suffix in {".toml", ".md"} or path.name in {"LICENSE", ".gitignore", PLUGIN}:
             shutil.copy(path, copy)
     (copy / "twisted" / "plugins" / "dropin.cache").write_bytes(b"")
     return copy
@@ -121,11 +123,11 @@ def test_twisted_directory_is_a_namespace(path: str) -> None:
 
 
 def test_wheel_contents(distributions: dict[str, Path]) -> None:
-    """The wheel has every module, the plugin and the typing marker, and nothing else besides its metadata."""
+    """The wheel has every module, the plugins and the typing marker, and nothing else besides its metadata."""
     with zipfile.ZipFile(distributions["wheel"]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names >= modules("twisted_sipuas") | modules("twisted") | {"twisted_sipuas/py.typed"}
-    assert {name for name in names if not name.startswith("twisted_sipuas/")} == modules("twisted")
+    assert {name for name in names if not name.startswith("twisted_sipuas/")} == modules("twisted") | {PLUGIN}
 
 
 def test_sdist_contents(distributions: dict[str, Path]) -> None:
@@ -133,7 +135,7 @@ def test_sdist_contents(distributions: dict[str, Path]) -> None:
     with tarfile.open(distributions["sdist"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert names >= modules("twisted_sipuas") | modules("twisted") | modules("tests")
-    assert names >= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "twisted_sipuas/py.typed"}
+    assert names >= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "twisted_sipuas/py.typed", PLUGIN}
     assert not [name for name in names if name.endswith("dropin.cache")]
 
 
@@ -162,6 +164,15 @@ print([maker.module for maker in getPlugins(IServiceMaker) if maker.tapname == "
 print([name for name in sys.modules if name.startswith("twisted_sipuas")])
 """
     assert from_wheel.run("python", "-c", program).splitlines() == ["['twisted_sipuas.tap']", "[]"]
+
+
+def test_pytest_finds_its_plugin(from_wheel: Environment) -> None:
+    """pytest is told of the plugin, which is a module beside the package so that it need not import all of that."""
+    program = """
+from importlib.metadata import entry_points
+print([(entry.name, entry.value) for entry in entry_points(group="pytest11")])
+"""
+    assert from_wheel.run("python", "-c", program).strip() == "[('pytest_twisted_sipuas', 'pytest_twisted_sipuas')]"
 
 
 def test_location_plugin(directory: Path, source: Path, builder: Path, distributions: dict[str, Path]) -> None:

@@ -18,6 +18,7 @@ from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.message import Request, parse_message
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
+from twisted_sipuas.transaction.admission import Protection
 
 
 def bye(body=b""):
@@ -38,7 +39,7 @@ class World:
     def __init__(self, user=None, flow=None, **options):
         self.clock = Clock()
         self.user = user or RecordingTransactionUser()
-        self.service = SIPService(self.clock, self.user, **options)
+        self.service = SIPService(self.clock, self.user, protection=Protection(max_lag=0), **options)
         self.flow = flow or RecordingFlow("UDP", ("192.0.2.1", 40000))
         self.results = []
         self.stopped = []

@@ -44,6 +44,7 @@ from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
+from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
@@ -1318,7 +1319,7 @@ def test_stateless() -> None:
     """A stateless service answers every retransmission anew, alike, and keeps nothing (8.2.7)."""
     clock = Clock()
     user = answering()
-    service = SIPService(clock, user, is_stateless=True)
+    service = SIPService(clock, user, is_stateless=True, protection=Protection(max_lag=0))
     service.startService()
     flow = RecordingFlow()
     for _ in range(3):

@@ -33,6 +33,7 @@ def test_bound_on_transactions(new_stack):
         "ack_timeouts": 0,
         "send_failures": 0,
         "dropped_responses": 0,
+        "withheld": 0,
         "sent_once": 0,
         "unacknowledged_sources": 0,
         "proven_sources": 0,

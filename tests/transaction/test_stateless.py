@@ -247,6 +247,7 @@ def test_pending_requests_are_bounded(new_stack, method):
         "malformed": 0,
         "send_failures": 0,
         "dropped_responses": 0,
+        "withheld": 0,
     }
 
     stack.respond(200)

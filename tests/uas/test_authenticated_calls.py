@@ -28,6 +28,12 @@ class Doorkeeper:
         return self.asked[-1]
 
 
+class StrictPhone(Phone):
+    """Asks who sent a request in a dialog, too."""
+
+    authenticates_in_dialogs = True
+
+
 @pytest.fixture
 def doorkeeper():
     return Doorkeeper()
@@ -36,7 +42,7 @@ def doorkeeper():
 @pytest.fixture
 def caller(doorkeeper):
     """One whose call was taken; from now on the doorkeeper is slow."""
-    caller = Caller(Phone(authenticator=doorkeeper)).called()
+    caller = Caller(StrictPhone(authenticator=doorkeeper)).called()
     doorkeeper.is_slow = True
     return caller
 
@@ -64,7 +70,7 @@ def test_bye_of_both_sides(caller, doorkeeper):
     assert answers(caller) == {"3 BYE": 487, "4 BYE": 200, "5 BYE": 487}
     assert caller.is_over
 
-    caller = Caller(Phone(authenticator=doorkeeper))
+    caller = Caller(StrictPhone(authenticator=doorkeeper))
     doorkeeper.is_slow = False
     dialog = caller.called().dialog
     doorkeeper.is_slow = True

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 
 from tests.uas.caller import Caller, Phone
 from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.testing import VirtualNetwork
 
 
 class Waiting(Phone):
@@ -73,11 +74,12 @@ def test_expires_of_other_kinds(value):
 @pytest.mark.parametrize("status", [200, 486])
 def test_answered_before_it_expires(status):
     """After a final response nothing comes of Expires any more (13.3.1)."""
-    caller = Caller(Waiting(), transport="TCP").invite(headers=(("Expires", "5"),))
-    caller.server.later.callback(status)
-    caller.hear()
-    caller.ack(branch="z9hG4bK1" if status == 486 else "z9hG4bKack", to=caller.last.headers.get("To")).step(60)
-    assert [status for status in caller.statuses if status != 183] == [status]
+    server = Waiting()
+    client = VirtualNetwork().client(server, transport="TCP", acknowledges=True)
+    call = client.send("INVITE", headers=(("Expires", "5"),))
+    server.later.callback(status)
+    client.network.step(60)
+    assert call.statuses == [status]
 
 
 # Progress
@@ -101,20 +103,16 @@ def test_many_provisional_responses():
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 def test_reminder(provisional, reminder, transport):
     """While the answer takes long, the caller hears a provisional response other than 100 every minute (13.3.1.1)."""
-    caller = Caller(Waiting(*provisional), transport=transport).invite()
-    times = []
-    for half_seconds in range(1, 300):
-        before = len(caller.flow.sent)
-        caller.step(0.5)
-        times += [half_seconds / 2] * (len(caller.flow.sent) - before)
-    at_once = [] if provisional else [100]
-    assert caller.statuses == [*provisional, *at_once, reminder, reminder]
-    assert times[len(at_once) :] == [60, 120]
-    caller.server.later.callback(486)
-    caller.send("ACK", branch="z9hG4bK1", cseq=1, to=caller.last.headers.get("To"))
-    count = len(caller.flow.sent)
-    caller.step(120)
-    assert len(caller.flow.sent) == count, "the final response is the last one"
+    server = Waiting(*provisional)
+    client = VirtualNetwork().client(server, transport=transport, acknowledges=True)
+    call = client.send("INVITE")
+    client.network.step(149)
+    at_once = provisional or (100,)
+    assert call.statuses == [*at_once, reminder, reminder]
+    assert client.times[len(at_once) :] == [60, 120]
+    server.later.callback(486)
+    client.network.step(120)
+    assert call.statuses[len(at_once) + 2 :] == [486], "the final response is the last one"
 
 
 @pytest.mark.requirement("13.3.1.1-4")
@@ -198,11 +196,15 @@ def test_redirection_is_resent_by_the_transaction():
         asked.append(request)
         return request.response(302, contacts=["sip:bob@192.0.2.4"])
 
-    caller = Caller(Phone(answer)).invite().step(4)
-    assert caller.statuses == [302] * 4
-    assert len({data for data, _ in caller.flow.sent}) == 1
-    caller.send("ACK", branch="z9hG4bK1", cseq=1, to=caller.last.headers.get("To")).step(30)
-    assert (caller.statuses, len(asked), caller.server.heard) == ([302] * 4, 1, [])
+    server = Phone(answer)
+    client = VirtualNetwork().client(server)
+    call = client.send("INVITE")
+    client.network.step(4)
+    assert call.statuses == [302] * 4
+    assert len({response.to_bytes() for response in call.responses}) == 1
+    call.ack()
+    client.network.step(30)
+    assert (call.statuses, len(asked), server.heard) == ([302] * 4, 1, [])
 
 
 @pytest.mark.requirement("13.3.1.4-1", "13.3.1.4-2")
@@ -228,10 +230,11 @@ def test_acceptance_of_a_handlers_own():
 
 def test_outcome_of_an_expired_invite():
     """A handler whose time is up is told so by the outcome of its transaction."""
-    caller = Caller(Waiting(), transport="TCP").send("INVITE", headers=(("Expires", "2"),)).step(2)
-    caller.send("ACK", branch="z9hG4bK1", cseq=1, to=caller.last.headers.get("To"))
-    assert caller.server.ended == [EndReason.HANDLER_TIMEOUT]
-    assert caller.is_over
+    server = Waiting()
+    client = VirtualNetwork().client(server, transport="TCP", acknowledges=True)
+    client.send("INVITE", headers=(("Expires", "2"),))
+    client.network.step(2)
+    assert server.ended == [EndReason.HANDLER_TIMEOUT]
 
 
 # A response that cannot be sent

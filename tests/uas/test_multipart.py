@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 
-from twisted_sipuas import SIPService, UserAgentServer
-from twisted_sipuas.testing import RecordingFlow, make_request
+from twisted_sipuas import UserAgentServer
+from twisted_sipuas.testing import VirtualNetwork
 
 TEXT = b"Content-Type: text/plain\r\n\r\nhello"
 HTML = b"Content-Type: text/html\r\n\r\n<p>hello"
@@ -41,11 +40,8 @@ def inside(subtype, *parts):
 
 def answer(subtype, body, *headers, server=None):
     """Return the response to a MESSAGE with *body*, which is a multipart of this subtype."""
-    service = SIPService(Clock(), server or Reader())
-    flow = RecordingFlow()
     headers = (("Content-Type", f"multipart/{subtype};boundary=b"), *headers)
-    service.message_received(make_request("MESSAGE", headers=headers, body=body), flow)
-    return flow.responses[-1]
+    return VirtualNetwork().client(server or Reader()).send("MESSAGE", headers=headers, body=body).response
 
 
 @pytest.mark.requirement("8.2.3-1", "8.2.3-2", "8.2.3-5")

@@ -93,7 +93,7 @@ def test_authentication():
     assert client.store.bindings("sip:bob@example.com")[0] == ()
 
 
-@pytest.mark.requirement("10.3-14", "10.3-15")
+@pytest.mark.requirement("10.3-14", "10.3-15", "22-2")
 @pytest.mark.parametrize(
     ("identity", "to", "status"),
     [

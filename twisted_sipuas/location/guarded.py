@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -18,6 +17,7 @@ from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import IBindingStore, ILocationService
 from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
 

@@ -16,7 +16,6 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, 
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -35,6 +34,7 @@ from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location.json_lookup import answer, question
 from twisted_sipuas.location.target import Redirection
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.fields import TOKEN
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI

@@ -13,7 +13,6 @@ from uuid import UUID
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,6 +23,7 @@ from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.postgres_table import Change, PostgresBindingTable
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.postgresql import PostgresConnection, PostgresDatabase
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import txredisapi  # type: ignore[import-untyped]
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +27,7 @@ from twisted_sipuas.location.redis_server import RedisServer
 from twisted_sipuas.location.redis_value import NOTHING, REPLACE, expiry, packed, unpacked
 from twisted_sipuas.location.rows import octets
 from twisted_sipuas.location.target import Redirection
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
 

@@ -20,10 +20,10 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import UnavailableError
+from twisted_sipuas.logs import Logger
 
 __all__ = ["RedisConnection", "RedisConnections", "UnusableError"]
 

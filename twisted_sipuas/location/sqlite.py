@@ -15,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_sipuas.errors import SIPError
@@ -23,6 +22,7 @@ from twisted_sipuas.interfaces import IBindingStore
 from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.database import BindingDatabase, Change
 from twisted_sipuas.location.table import BindingTable
+from twisted_sipuas.logs import Logger
 
 __all__ = ["SQLiteBindingStore", "make"]
 

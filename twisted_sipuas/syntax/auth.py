@@ -94,6 +94,9 @@ class Credentials(_SchemeAndParameters):
     __slots__ = ()
     quoted = _QUOTED_BY_BOTH | {"cnonce", "response", "uri", "username"}
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.scheme} ...>"  # what it proves could be guessed at, or used
+
 
 class Authorization(Credentials):
     """Credentials for a UAS or a registrar (20.7)."""

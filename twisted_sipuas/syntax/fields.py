@@ -333,6 +333,19 @@ class Via(FieldValue):
         via.sent_by = self.sent_by
         return via
 
+    def with_parameters(self, parameters: Mapping[str, str]) -> Via:
+        """Return this value with *parameters*, names in lower case, at its end in place of its own of these names.
+
+        Raises `MessageSyntaxError` if that makes no Via.
+        """
+        head, semicolon, tail = self.text.partition(";")
+        pieces = [head.rstrip(" \t")]
+        for parameter in _PARAMETER.finditer(semicolon + tail):
+            if parameter[1].lower() not in parameters:
+                pieces.append(parameter[0].strip(" \t"))
+        pieces += [f";{name}={value}" for name, value in parameters.items()]
+        return Via("".join(pieces))
+
     def _key(self) -> tuple[object, ...]:
         return self.transport, canonical_host(self.host), self.port, _comparable(self.parameters)
 

@@ -238,8 +238,12 @@ class Request:
                     via.text = stamped
                     parameters["rport"], parameters["received"] = str(rport), received
                     return
+        self.overwrite_via(via.stamped(received, rport))
+
+    def overwrite_via(self, via: Via) -> None:
+        """Put *via* in place of the topmost Via value, before anybody else reads the request."""
         row = self.headers.rows("via")[0]
-        via = self.__dict__["via"] = via.stamped(received, rport)
+        self.__dict__["via"] = via
         self.headers.overwrite_via(", ".join([via.text, *split_list(row)[1:]]) if "," in row else via.text)
 
     def to_bytes(self, *, compact: bool = False) -> bytes:
@@ -434,7 +438,12 @@ def parse_message(data: bytes, max_uri: int = MAX_URI) -> Request | Response:
         lines = [line for line in lines if line]
     if lines and lines[0][:4].upper() == "SIP/":
         return _parse_response(lines, body, fault)
-    request = _parse_request(lines, body, fault, max_uri)
+    try:
+        request = _parse_request(lines, body, fault, max_uri)
+    except MessageSyntaxError as error:
+        if error.request is not None:
+            error.request.size = len(data)
+        raise
     request.size = len(data)
     return request
 

@@ -7,18 +7,22 @@ import secrets
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import call, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, TransportError, refuse_line_breaks
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.transaction.admission import Admission
+from twisted_sipuas.transaction.overload import FEEDBACK
+from twisted_sipuas.transaction.sources import FOR_AN_OCTET
 
 __all__ = ["BaseLayer", "Redeliver", "Trace", "log_failure"]
 
@@ -27,6 +31,7 @@ _log = Logger()
 _RETRY_AFTER = (("Retry-After", "5"),)
 _MAX_HELD_OCTETS = 512 * 1024 * 1024  # a request that is held takes about three times as much memory
 _CHALLENGES = (401, 407)
+_CHALLENGE_NAMES = ("www-authenticate", "proxy-authenticate")
 _LONGEST_KEY = 64  # octets, as BLAKE2b takes it
 
 # What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
@@ -39,7 +44,7 @@ Redeliver = Callable[[bytes, IFlow], "bool | None"]
 Trace = Callable[[Request, "Response | None", IFlow], object]
 """Is called with a request, a response to it that goes out for the first time, and the flow that the request came on,
 or for a refusal without a transaction the one that it goes by; with None for a request that is met with silence, as are
-an ACK, what a stateless server ignores, and what would get a 408 (RFC 4320)."""
+an ACK, what a stateless server ignores, what would get a 408 (RFC 4320), and what is too much for an answer."""
 
 
 class _Transaction(Protocol):
@@ -63,7 +68,8 @@ class BaseLayer:
     """What the layer that keeps transactions and the one that keeps none have in common.
 
     *key* is the secret that stateless To tags are made with, 16 to 64 octets; servers that share it make the same tags
-    (8.2.7). By default it is random. *trace* is a `Trace`, or None.
+    (8.2.7). By default it is random. *trace* is a `Trace`, or None. *admission* refuses new requests that are too many;
+    None takes any number. *is_trusted* says of a host whether it may be sent more than its requests account for.
 
     Raises `ValueError` for any other length, and for a *server_header* with a line break.
     """
@@ -81,6 +87,8 @@ class BaseLayer:
         redeliver: Redeliver | None,
         key: bytes | None,
         trace: Trace | None,
+        admission: Admission | None,
+        is_trusted: Callable[[str], bool],
     ) -> None:
         if key is not None and not 16 <= len(key) <= _LONGEST_KEY:
             raise ValueError(f"a key has 16 to {_LONGEST_KEY} octets")
@@ -92,14 +100,17 @@ class BaseLayer:
         self._max_transactions = max_transactions
         self._redeliver = redeliver
         self._trace = trace
+        self._admission = admission
+        self.is_trusted = is_trusted
         self._secret = secrets.token_bytes(32) if key is None else key
         self._max_held_octets = _MAX_HELD_OCTETS
         self._held_octets = 0  # requests as received, and responses to INVITEs that wait for their ACK
         self._handed_over = 0  # requests that the transaction user is looking at right now
+        self.worked = 0.0  # seconds that went into telling the transaction user
         self._is_stopped = False
         self._drained: Deferred[None] | None = None
         self._drain_limit: IDelayedCall | None = None
-        self._counters = {"refused": 0, "malformed": 0, "send_failures": 0, "dropped_responses": 0}
+        self._counters = {"refused": 0, "malformed": 0, "send_failures": 0, "dropped_responses": 0, "withheld": 0}
 
     @property
     def owed(self) -> int:
@@ -120,7 +131,8 @@ class BaseLayer:
     def refuse_malformed(self, request: Request, fault: MessageSyntaxError, route: IFlow) -> None:
         """Answer *request* with the status of *fault*, statelessly: nothing of it can be trusted to match (8.2.7)."""
         self._counters["malformed"] += 1
-        if request.method in self.unanswered:
+        admission = self._admission
+        if request.method in self.unanswered or not (admission is None or admission.is_worth_refusing(route)):
             self.traced(request, None, route)
             return
         reason = None if fault.status == 505 else fault.reason
@@ -128,7 +140,9 @@ class BaseLayer:
 
     def respond_statelessly(self, response: Response, request: Request, route: IFlow) -> None:
         """Send *response* to *request* on *route*, and keep nothing (8.2.7)."""
-        octets = response.to_bytes(self.stateless_tag(request), self.server_header)
+        octets = self.stateless_octets(response, request, route)
+        if octets is None:
+            return
         self.traced(request, response, route)
         try:
             route.send(octets)
@@ -136,12 +150,36 @@ class BaseLayer:
             if not self.redeliver(octets, route):
                 self._counters["send_failures"] += 1
 
+    def stateless_octets(self, response: Response, request: Request, route: IFlow) -> bytes | None:
+        """Return *response* as it goes out on *route* where nothing is kept of *request*; None if it must not.
+
+        Where the source of *request* may be forged, it is not more than three times as long: else we would serve to
+        flood whoever is named there. What can be left out is, before nothing is sent at all.
+        """
+        tag = self.stateless_tag(request)
+        octets = response.to_bytes(tag, self.server_header)
+        most = FOR_AN_OCTET * request.size
+        if len(octets) <= most or route.is_reliable or not request.size:
+            return octets
+        for shorter in (response, _with_one_challenge(response)):
+            octets = shorter.to_bytes(tag)
+            if len(octets) <= most:
+                return octets
+        self.withheld()
+        return None
+
+    def withheld(self) -> None:
+        """Count an answer that is not sent, for it is too long for what its source has shown."""
+        self._counters["withheld"] += 1
+
     def stateless_tag(self, request: Request) -> str:
         """Return the To tag for *request* that every retransmission of it gets, and nobody can guess (8.2.7, 19.3)."""
         digest = hashlib.blake2b(key=self._secret, digest_size=8)
         headers = request.headers
-        for name in _IDENTIFYING:
-            digest.update((headers.get(name) or "").encode("utf-8", "surrogateescape") + b"\n")
+        texts = [headers.get(name) or "" for name in _IDENTIFYING]
+        texts[0] = texts[0].partition(FEEDBACK)[0]  # what follows is ours, and another each time
+        for text in texts:
+            digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
         return digest.hexdigest()
 
     def redeliver(self, octets: bytes, route: IFlow) -> bool:
@@ -162,10 +200,29 @@ class BaseLayer:
         """Count so many more octets that are held for what is owed something; fewer, if negative."""
         self._held_octets += octets
 
-    def _refuse(self, request: Request, route: IFlow) -> None:
-        """Answer a *request* that is too much (21.5.4)."""
-        self._counters["refused"] += 1
-        self.respond_statelessly(request.response(503, headers=_RETRY_AFTER, rule="bound"), request, route)
+    def _is_refused(self, request: Request, flow: IFlow, route: IFlow) -> bool:
+        """Refuse *request*, a new one that came on *flow*, if it is too much; returns whether it was."""
+        admission = self._admission
+        if self._is_full(request):
+            self._counters["refused"] += 1
+            self._refuse(request, route, "bound")
+        elif admission is None or (rule := admission.refusal(request, flow)) is None:
+            return False
+        elif rule == "rate" and not admission.answers_over_rate:
+            self.traced(request, None, flow)
+        else:
+            self._refuse(request, route, rule)
+        return True
+
+    def _refuse(self, request: Request, route: IFlow, rule: str) -> None:
+        """Answer a *request* that is too much by *rule* (21.5.4).
+
+        Retry-After keeps everything away for that time. Who sends too fast need not be that slow; nor need who is told
+        of the overload in its Via, and holds back by that (RFC 7339).
+        """
+        may_go_on = rule == "rate" or (rule == "overload" and request.via.parameters.get("oc") is not None)
+        headers = () if may_go_on else _RETRY_AFTER
+        self.respond_statelessly(request.response(503, headers=headers, rule=rule), request, route)
 
     def traced(self, request: Request, response: Response | None, flow: IFlow) -> None:
         """Tell who traces that *response* to *request* goes out for the first time."""
@@ -205,11 +262,14 @@ class BaseLayer:
 
     def _tell(self, transaction: _Transaction, method: Callable[..., object], *arguments: object) -> None:
         """Call *method* of the transaction user; what it raises is the answer to *transaction*."""
+        began = perf_counter()
         try:
             pending = waited_for(method(*arguments))
         except (Exception, CancelledError):  # as `call` does, without a function made for each request
             self._user_failed(transaction, Failure())
             return
+        finally:
+            self.worked += perf_counter() - began
         if pending is not None:
             pending.addErrback(lambda failure: self._user_failed(transaction, failure))
 
@@ -291,6 +351,15 @@ def _refusal(request: Request, error: BaseException | None) -> Response:
     if isinstance(error, MessageSyntaxError) and error.is_about(request):
         return request.response(error.status, error.reason, rule="syntax")
     return request.response(500, rule="exception")
+
+
+def _with_one_challenge(response: Response) -> Response:
+    """Return *response* with the last of its challenges alone: the one that every client knows (RFC 8760, 2.4)."""
+    rows = list(response.headers)
+    places = [place for place, (name, _) in enumerate(rows) if name.lower() in _CHALLENGE_NAMES]
+    for place in reversed(places[:-1]):
+        del rows[place]
+    return Response(response.status, response.reason, rows, response.body, rule=response.rule)
 
 
 def log_failure(failure: Failure) -> None:

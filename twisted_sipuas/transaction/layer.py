@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from twisted.internet.interfaces import IReactorTime
@@ -12,6 +12,7 @@ from twisted_sipuas.deferreds import call
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.transaction.admission import Admission
 from twisted_sipuas.transaction.base import BaseLayer, Redeliver, Trace, log_failure
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.server import (
@@ -20,7 +21,7 @@ from twisted_sipuas.transaction.server import (
     ServerTransaction,
     State,
 )
-from twisted_sipuas.transaction.sources import Sources
+from twisted_sipuas.transaction.sources import Sources, trusts_nobody
 from twisted_sipuas.transaction.table import (
     TransactionTable,
     has_identifier,
@@ -47,8 +48,8 @@ class TransactionLayer(BaseLayer):
     receives them (`Sources`): beyond it a final response is sent once, and its transaction forgotten.
 
     *redeliver* is called with the octets of a response and the route that could not take it (17.2.4, 18.2.2); unless it
-    returns True, which says that another way is being tried, the transaction ends. *key* and *trace* are as for
-    `BaseLayer`.
+    returns True, which says that another way is being tried, the transaction ends. *key*, *trace*, *admission* and
+    *is_trusted* are as for `BaseLayer`.
 
     `counters` counts what the bounds did, and what was answered without a transaction.
     """
@@ -67,6 +68,8 @@ class TransactionLayer(BaseLayer):
         redeliver: Redeliver | None = None,
         key: bytes | None = None,
         trace: Trace | None = None,
+        admission: Admission | None = None,
+        is_trusted: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(
             transaction_user,
@@ -76,9 +79,11 @@ class TransactionLayer(BaseLayer):
             redeliver=redeliver,
             key=key,
             trace=trace,
+            admission=admission,
+            is_trusted=is_trusted,
         )
         self.timers = timers or Timers()
-        self.sources = Sources(clock, max_unacknowledged)
+        self.sources = Sources(clock, max_unacknowledged, is_trusted)
         self._max_waiting = max_waiting
         self._max_waiting_octets = max_waiting_octets
         self._table: TransactionTable[ServerTransaction] = TransactionTable()
@@ -125,12 +130,12 @@ class TransactionLayer(BaseLayer):
             key = transaction_key(request)
             transaction = self._table.get(key, method)
             if transaction is not None:
-                transaction.retransmission_received(flow, route)
+                transaction.retransmission_received(flow, route, request.size)
                 return
             target = self._table.cancelled_by(key) if method == "CANCEL" else None
-            if target is None and self._is_full(request):
-                self._refuse(request, route)
-            elif method == "CANCEL":
+            if target is None and self._is_refused(request, flow, route):
+                return
+            if method == "CANCEL":
                 self._cancel_received(request, key, target, flow, route)
             else:
                 self._begin(request, key, flow, route)

@@ -14,7 +14,7 @@ from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
-from twisted_sipuas.transaction.sources import Sources
+from twisted_sipuas.transaction.sources import FOR_AN_OCTET, Sources
 from twisted_sipuas.transaction.timers import Timers
 
 _TIMESTAMP = re.compile(r"[0-9]+(?:\.[0-9]*)?(?=[ \t]|$)")
@@ -53,6 +53,12 @@ class Keeper(Protocol):
 
     def stateless_tag(self, request: Request) -> str:
         """The To tag for a response that leaves nothing behind (8.2.7)."""
+
+    def stateless_octets(self, response: Response, request: Request, route: IFlow) -> bytes | None:
+        """The octets of such a response; None if it is too long for its *request* to be sent."""
+
+    def withheld(self) -> None:
+        """A response was not sent, for it is too long for what its source has shown."""
 
     def traced(self, request: Request, response: Response | None, flow: IFlow) -> None:
         """A *response* to *request* goes out for the first time."""
@@ -180,8 +186,8 @@ class ServerTransaction(Timed):
         """The transaction user has seen the request and has not sent a final response yet."""
         raise NotImplementedError
 
-    def retransmission_received(self, flow: IFlow, route: IFlow) -> None:
-        """The request came again, on *flow*, with *route* as the way back.
+    def retransmission_received(self, flow: IFlow, route: IFlow, size: int = 0) -> None:
+        """The request came again, in *size* octets, on *flow*, with *route* as the way back.
 
         Where the old flow is closed, one of the same kind from the same host takes its place.
         """
@@ -189,7 +195,9 @@ class ServerTransaction(Timed):
         if old.closed and flow.is_reliable == old.is_reliable and flow.remote_address.host == old.remote_address.host:
             self.flow = flow
             self._route = route
-        self._answer_retransmission()
+        response = self._last_response
+        if response is None or self._admits_length(response, size):
+            self._answer_retransmission()
 
     def _answer_retransmission(self) -> None:
         raise NotImplementedError
@@ -204,7 +212,7 @@ class ServerTransaction(Timed):
             self.respond(response)
             return
         assert self.request is not None
-        self._send_and_forget(self._final(response, self._keeper.stateless_tag(self.request)))
+        self._send_and_forget(self._final(response, None))
 
     def cancel_received(self) -> None:
         """A CANCEL came for this transaction; the transaction user decides what becomes of it (9.2)."""
@@ -240,6 +248,18 @@ class ServerTransaction(Timed):
         if self.state is not _TERMINATED:
             self._terminate(reason)
 
+    def _admits_length(self, data: bytes, size: int) -> bool:
+        """Whether *data* may be sent for a request of *size* octets, whose source may be forged unless it was proven.
+
+        If not the client is left to ask again, which is what it does where a response was lost.
+        """
+        if len(data) <= FOR_AN_OCTET * size or not size or self.flow.is_reliable or self.identity is not None:
+            return True
+        if self._keeper.sources.admit_length(len(data), size, self._route.remote_address):
+            return True
+        self._keeper.withheld()
+        return False
+
     def _octets(self, response: Response) -> bytes:
         """Return *response* as it is sent. It may be faulty and raise, so it is asked for before anything changes."""
         data = response.to_bytes(self.to_tag, self._keeper.server_header)
@@ -247,15 +267,21 @@ class ServerTransaction(Timed):
             self._keeper.traced(self.request, response, self.flow)
         return data
 
-    def _final(self, response: Response, to_tag: str) -> bytes | None:
-        """Return the first final *response* as it is sent, None for a 408 unless that is to an INVITE.
+    def _final(self, response: Response, to_tag: str | None) -> bytes | None:
+        """Return the first final *response* as it is sent; with None as its *to_tag*, as where nothing is kept.
 
-        Such a client has given up by itself, and silence is what it is owed (RFC 4320, 4.2).
+        None for what is not sent: what is too long for that, and a 408 unless that is to an INVITE. Such a client has
+        given up by itself, and silence is what it is owed (RFC 4320, 4.2).
         """
+        keeper = self._keeper
         assert self.request is not None
-        is_silent = response.status == 408 and self.method != "INVITE"
-        data = None if is_silent else response.to_bytes(to_tag, self._keeper.server_header)
-        self._keeper.traced(self.request, None if is_silent else response, self.flow)
+        if response.status == 408 and self.method != "INVITE":
+            data = None
+        elif to_tag is None:
+            data = keeper.stateless_octets(response, self.request, self._route)
+        else:
+            data = response.to_bytes(to_tag, keeper.server_header)
+        keeper.traced(self.request, None if data is None else response, self.flow)
         return data
 
     def _trying(self, due: float, rule: str) -> Response:
@@ -440,7 +466,7 @@ class InviteServerTransaction(ServerTransaction):
             self.to_tag = self._keeper.stateless_tag(self.request)
             data = response.to_bytes(self.to_tag, self._keeper.server_header)
         self._keeper.sent_once()
-        self._send_and_forget(data)
+        self._send_and_forget(data if self._admits_length(data, self.request.size) else None)
 
     def _enter(self, state: State) -> None:
         if self._retransmission is not None:
@@ -511,12 +537,17 @@ class NonInviteServerTransaction(ServerTransaction):
             if response.status == 100 and (self.flow.is_reliable or self.state is _PROCEEDING):
                 self._proceed(self._octets(response))
             return
+        assert self.request is not None, "it is owed an answer"
+        size = self.request.size
         final = self._final(response, self.to_tag)
+        may_go = final is None or self._admits_length(final, size)
         self._finish(_COMPLETED)
         if self.flow.is_reliable:  # Timer J is zero: there are no retransmissions to absorb
             self._send_and_forget(final)
             return
-        self._send(final)
+        self._send(final if may_go else None)
+        if not may_go:
+            self._last_response = final  # for when the client asks again
         if self.state is _COMPLETED:
             self._keeper.waits(self, self._keeper.timers.lifetime)
 

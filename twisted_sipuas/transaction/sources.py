@@ -1,21 +1,34 @@
-"""Which hosts receive what we send them? Who has not shown it is not sent the same response again and again.
+"""Which hosts receive what we send them? Who has not shown it is sent neither the same again and again nor too much.
 
 A response to an INVITE is resent until its ACK comes (RFC 3261, 17.2.1). On UDP the source of an INVITE may be forged,
-and then a third party is sent eleven responses for one request.
+and then a third party is sent eleven responses for one request; and a response may be many times as long as its
+request.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Sources"]
+from twisted_sipuas.interfaces import Address
+from twisted_sipuas.transaction.rates import Rates
+
+__all__ = ["FOR_AN_OCTET", "Sources", "trusts_nobody"]
 
 _PROVEN_FOR = 600.0  # seconds
 _MAX_PROVEN = 10_000
 _MORE_IF_PROVEN = 50  # times as many responses as others may have
 _UNIT = 500  # octets; a longer response counts as several
+FOR_AN_OCTET = 3  # octets that a source which may be forged gets for each of its own, as in RFC 9000, 8.1
+_MORE_AT_ONCE = 65536  # octets beyond these: the longest answer that there is,
+_MORE_A_SECOND = _MORE_AT_ONCE / 60  # once a minute
+
+
+def trusts_nobody(host: str) -> bool:
+    """Return False: the default of who says which hosts are trusted."""
+    return False
 
 
 class Sources:
@@ -25,11 +38,16 @@ class Sources:
     that one host may have. It is proven for ten minutes by an ACK with a To tag that we made and sent there, for nobody
     else can know that, or until an ACK does not come; meanwhile it may have 50 times as many. At most 10,000 are
     remembered, those proven last.
+
+    Of octets any source may have three times as many as it sent, and 64 KiB a minute beyond; a proven one, or one whose
+    host *is_trusted* knows, any number.
     """
 
-    def __init__(self, clock: IReactorTime, limit: int) -> None:
+    def __init__(self, clock: IReactorTime, limit: int, is_trusted: Callable[[str], bool] = trusts_nobody) -> None:
         self._clock = clock
         self._limit = limit
+        self._is_trusted = is_trusted
+        self._more = Rates(clock, _MORE_A_SECOND, _MORE_AT_ONCE)
         self._unacknowledged: dict[str, int] = {}
         self._proven: OrderedDict[str, float] = OrderedDict()  # until when, the earliest first
 
@@ -51,6 +69,12 @@ class Sources:
             return False
         self._unacknowledged[source] = count + 1 + octets // _UNIT
         return True
+
+    def admit_length(self, sent: int, received: int, address: Address) -> bool:
+        """Whether *address* may be *sent* so many octets for those *received* from it; if so they count."""
+        network = address.network
+        more = sent - FOR_AN_OCTET * received
+        return self._is_proven(network) or self._is_trusted(address.host) or self._more.admit(network, more)
 
     def release(self, source: str, octets: int) -> None:
         """A response of *octets* for *source* is not waited for any longer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -12,10 +12,14 @@ from twisted_sipuas.deferreds import call
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction, ITransactionUser
 from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.transaction.admission import Admission
 from twisted_sipuas.transaction.base import BaseLayer, Redeliver, Trace, log_failure
+from twisted_sipuas.transaction.sources import trusts_nobody
 from twisted_sipuas.transaction.table import transaction_key
 
 __all__ = ["StatelessLayer"]
+
+_TOO_LONG = "The Answer Is Too Long for UDP"
 
 
 @implementer(IServerTransaction)
@@ -76,7 +80,10 @@ class _StatelessTransaction:
             self._layer.traced(self.request, None, self.flow)
             self.abandon(self.outcome)  # RFC 4320, 4.2: the client has given up by itself
             return
-        data = response.to_bytes(self.to_tag, self._layer.server_header)
+        data = self._octets(response, self.request)
+        if data is None:
+            self.abandon(self.outcome)
+            return
         self._layer.traced(self.request, response, self.flow)
         try:
             self._route.send(data)
@@ -85,6 +92,19 @@ class _StatelessTransaction:
                 self.abandon(EndReason.TRANSPORT_FAILED)
                 return
         self.abandon(self.outcome)
+
+    def _octets(self, response: Response, request: Request) -> bytes | None:
+        """Return *response* as it is sent; of a source that may be forged none that is too long for its *request*.
+
+        In its place that one gets a 500 that says why, if that is short enough.
+        """
+        layer = self._layer
+        if self.identity is not None or layer.is_trusted(self._route.remote_address.host):
+            return response.to_bytes(self.to_tag, layer.server_header)
+        data = layer.stateless_octets(response, request, self._route)
+        if data is None:
+            data = layer.stateless_octets(request.response(500, _TOO_LONG, rule="amplification"), request, self._route)
+        return data
 
     def respond_statelessly(self, response: Response) -> None:
         """See `IServerTransaction`."""
@@ -108,8 +128,9 @@ class StatelessLayer(BaseLayer):
     ignored. A retransmission is answered as if it were the first, with the same To tag; but while a handler is at the
     first one, it is ignored. At most *max_transactions* may be so pending: more are refused with 503.
 
-    *server_header*, *redeliver*, *key* and *trace* are as for `TransactionLayer`. Raises `ValueError` for a transaction
-    user with `needs_transactions`, such as a registrar: to it a retransmission is not the same again.
+    *server_header*, *redeliver*, *key*, *trace*, *admission* and *is_trusted* are as for `TransactionLayer`. Raises
+    `ValueError` for a transaction user with `needs_transactions`, such as a registrar: to it a retransmission is not
+    the same again.
     """
 
     unanswered = frozenset(("ACK", "CANCEL"))
@@ -124,6 +145,8 @@ class StatelessLayer(BaseLayer):
         redeliver: Redeliver | None = None,
         key: bytes | None = None,
         trace: Trace | None = None,
+        admission: Admission | None = None,
+        is_trusted: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         if getattr(transaction_user, "needs_transactions", False):
             raise ValueError(f"{type(transaction_user).__name__} cannot be stateless")
@@ -135,6 +158,8 @@ class StatelessLayer(BaseLayer):
             redeliver=redeliver,
             key=key,
             trace=trace,
+            admission=admission,
+            is_trusted=is_trusted,
         )
         self._pending: dict[tuple[str, str], _StatelessTransaction] = {}
 
@@ -155,8 +180,7 @@ class StatelessLayer(BaseLayer):
             key = transaction_key(request)
             if (key, request.method) in self._pending:
                 return
-            if self._is_full(request):
-                self._refuse(request, route)
+            if self._is_refused(request, flow, route):
                 return
             transaction = _StatelessTransaction(key, request, flow, route, self)
         except MessageSyntaxError as fault:

@@ -21,7 +21,8 @@ def connect(reactor: Any, factory: SIPStreamFactory, transport: str, address: Ad
     """Return the flow of a new connection to *address* by *transport*, ``TCP`` or ``TLS``.
 
     *factory* makes its protocol. For TLS the peer has to show a certificate for *host* (RFC 5922, 7.2). Fails with
-    whatever the endpoint fails with, and with `TransportError` if there are too many connections already.
+    whatever the endpoint fails with, and with `TransportError` if there are too many connections already, or none may
+    be had with *address*.
     """
     return Deferred.fromCoroutine(_connect(reactor, factory, transport, address, host))
 
@@ -36,7 +37,7 @@ async def _connect(reactor: Any, factory: SIPStreamFactory, transport: str, addr
     protocol = await endpoint.connect(factory)
     assert isinstance(protocol, SIPStreamProtocol), "the factory makes no others"
     if protocol.closed:
-        raise TransportError("there are too many connections")
+        raise TransportError("there are too many connections, or the host is denied")
     if transport == "TLS":
         await protocol.when_secure()
     return protocol.flow

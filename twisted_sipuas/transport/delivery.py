@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IReactorTime, IResolver
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Response, parse_message
 from twisted_sipuas.transport.locate import default_port, locate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from twisted.internet import udp
@@ -14,15 +15,15 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromSt
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import DatagramProtocol, Factory
-from twisted.logger import Logger
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.interfaces import Address, IFlow
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.transport.flow import DatagramFlow
 from twisted_sipuas.transport.listen import DatagramListen, InheritedListen, SecureListen, StreamListen
-from twisted_sipuas.transport.udp import MAX_DATAGRAM, SIPDatagramProtocol, datagram_port
+from twisted_sipuas.transport.udp import MAX_DATAGRAM, SIPDatagramPort, SIPDatagramProtocol, datagram_port
 
 if TYPE_CHECKING:
     from twisted_sipuas.transport.tls import ServerCredentials
@@ -122,6 +123,15 @@ class Listeners:
                 _log.error("The certificate stays as it was: {error}", error=error)
             else:
                 _log.info("Reloaded {credentials}", credentials=credentials)
+
+    def backlog(self) -> float:
+        """Return for how many seconds, at most, something may have waited in a UDP socket."""
+        since = [
+            port.behind_since
+            for _, port in self._ports
+            if isinstance(port, SIPDatagramPort) and port.behind_since is not None
+        ]
+        return monotonic() - min(since) if since else 0.0
 
     def datagram_flow(self, address: Address) -> IFlow | None:
         """Return the flow to *address* by the first UDP socket that can send there, or None."""

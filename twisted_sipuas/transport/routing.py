@@ -14,6 +14,7 @@ from twisted_sipuas.interfaces import Address, IFlow
 from twisted_sipuas.syntax.fields import Via
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import canonical_host
+from twisted_sipuas.transport.networks import Networks, parse_network
 
 __all__ = ["Trust", "response_route", "stamp"]
 
@@ -22,7 +23,7 @@ _MAX_TTL = 255
 
 
 class Trust:
-    """Which sources may have us send where their names say: the *networks* given, as `ipaddress` reads them.
+    """Which sources may have us send where their names say, and as much as they like: the *networks* given.
 
     Raises `ValueError` for what is no network.
     """
@@ -30,15 +31,11 @@ class Trust:
     __slots__ = ("_networks",)
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
-        self._networks = tuple(map(ipaddress.ip_network, networks))
+        self._networks = Networks((parse_network(text), True) for text in networks)
 
     def covers(self, host: str) -> bool:
         """Whether *host*, a numeric address, is a trusted source."""
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        return self._networks.verdict(host) is True
 
 
 _NOBODY = Trust()

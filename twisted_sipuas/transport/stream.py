@@ -17,12 +17,12 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.message import Request, parse_message
 from twisted_sipuas.transport.connections import Connections

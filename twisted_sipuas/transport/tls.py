@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.uri import SIPURI, canonical_domain, canonical_host
 
 __all__ = ["ServerCredentials", "client_creator", "sip_identities"]

@@ -11,16 +11,17 @@ from typing import Any
 from twisted.internet import error, udp
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorCore
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import answerable_part, parse_message
 from twisted_sipuas.transport import packets
 from twisted_sipuas.transport.flow import Ancillary, DatagramFlow, PacketInfo
 from twisted_sipuas.transport.limits import MAX_DATAGRAM, TransportLimits
+from twisted_sipuas.transport.networks import AccessList
 
 __all__ = ["MAX_DATAGRAM", "SIPDatagramPort", "SIPDatagramProtocol", "WildcardDatagramPort", "datagram_port"]
 
@@ -36,7 +37,8 @@ class SIPDatagramProtocol(DatagramProtocol):
     For your own ``reactor.listenUDP(5060, SIPDatagramProtocol(service), maxPacketSize=MAX_DATAGRAM)``.
 
     *limits* bounds a message and its Request-URI; what is longer is refused with 513 and 414. *advertised_address* is
-    what others are to be told instead of the socket's own address, with port 0 for the socket's own port.
+    what others are to be told instead of the socket's own address, with port 0 for the socket's own port. What comes
+    from a source that *access* denies is dropped unread.
     """
 
     noisy = False
@@ -46,8 +48,10 @@ class SIPDatagramProtocol(DatagramProtocol):
         receiver: IMessageReceiver,
         limits: TransportLimits = TransportLimits(),  # noqa: B008  # it cannot be changed
         advertised_address: Address | None = None,
+        access: AccessList | None = None,
     ) -> None:
         self._receiver = receiver
+        self._access = access or None  # one that denies nobody need not be asked
         self._max_message = limits.max_message
         self._max_header = min(limits.max_header, limits.max_message)
         self._max_uri = limits.max_uri
@@ -84,6 +88,8 @@ class SIPDatagramProtocol(DatagramProtocol):
 
         *info* is what the port knows of the address that it came to.
         """
+        if self._access is not None and not self._access.admits_datagram(addr[0]):
+            return
         flow = self._flows.get(addr) if info is None else DatagramFlow(self, addr, info)
         if flow is None:
             flow = self._new_flow(addr)
@@ -172,6 +178,11 @@ class SIPDatagramPort(udp.Port):
 
     protocol: SIPDatagramProtocol
 
+    behind_since: float | None = None
+    """Since when, by `time.monotonic`, the socket has never been read to its end; None if it was, at the last turn.
+
+    So nothing that waits in it has waited longer."""
+
     @classmethod
     def adopt(cls, bound: socket.socket, protocol: DatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
         """Return a port on *bound*, a non-blocking UDP socket that stays the caller's to close.
@@ -204,6 +215,7 @@ class SIPDatagramPort(udp.Port):
             try:
                 data, address = receive(size)
             except (BlockingIOError, InterruptedError):
+                self.behind_since = None
                 if count == 0:  # what woke us up is no datagram
                     self._read_errors()
                 return
@@ -215,7 +227,13 @@ class SIPDatagramPort(udp.Port):
             except Exception:
                 _log.failure("a datagram could not be handled")
             if not self.connected or (count & 7 == 7 and monotonic() > end):
-                return
+                break
+        self._note_backlog()
+
+    def _note_backlog(self) -> None:
+        """There may be more to be read, when others have had their turn."""
+        if self.behind_since is None:
+            self.behind_since = monotonic()
 
     def readConnectionLost(self, reason: Failure) -> None:
         """What epoll makes of an error report with no datagram beside it: it is no end of anything."""
@@ -266,6 +284,7 @@ class WildcardDatagramPort(SIPDatagramPort):
             try:
                 data, ancillary, _, address = receive(size, space)
             except (BlockingIOError, InterruptedError):
+                self.behind_since = None
                 if count == 0:
                     self._read_errors()
                 return
@@ -277,7 +296,8 @@ class WildcardDatagramPort(SIPDatagramPort):
             except Exception:
                 _log.failure("a datagram could not be handled")
             if not self.connected or (count & 7 == 7 and monotonic() > end):
-                return
+                break
+        self._note_backlog()
 
     def _connectToProtocol(self) -> None:
         self._packet_info = packets.PacketInfoReader(self.getHost().port)

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IServerTransaction
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.scalars import Expires
 from twisted_sipuas.uas.invitation import Invitation

@@ -26,6 +26,7 @@ __all__ = [
     "content_type",
     "encodings",
     "extensions",
+    "is_for_server",
     "is_served",
     "languages",
     "merged",
@@ -227,6 +228,11 @@ def _is_understood(part: BodyPart, accepted: frozenset[str]) -> bool:
     if part.content_type == "multipart/alternative":
         return any(_is_understood(choice, accepted) for choice in part.parts)
     return all(inner.is_optional or _is_understood(inner, accepted) for inner in part.parts)
+
+
+def is_for_server(request: Request) -> bool:
+    """Whether *request* is an OPTIONS for the server itself, and not for one of its users (11.2)."""
+    return request.method == "OPTIONS" and isinstance(request.uri, SIPURI) and request.uri.user is None
 
 
 def is_served(server: Role, uri: URI, flow: IFlow) -> bool:

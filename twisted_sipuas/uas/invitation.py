@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_sipuas.interfaces import EndReason, IFlow, IServerTransaction
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.fields import Contact
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, cast
 from twisted.application.service import IService
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, URI
 from twisted_sipuas.uas import inspection
@@ -25,12 +25,15 @@ __all__ = ["RedirectServer"]
 
 _log = Logger()
 
+_COUNTED_TWICE = "registrar_authentication_"
+
 
 class RedirectServer(UserAgentServer):
     """A redirect server (8.3): looks the Request-URI up in *locations*, in order, and answers with what it finds.
 
     Methods and Require tags that it does not know are redirected all the same (8.3). REGISTER goes to *registrar*, or
-    gets 405 if there is none. OPTIONS for the server itself, one whose Request-URI has no user part, gets 200.
+    gets 405 if there is none; a registrar without an authenticator gets that of this server. OPTIONS for the server
+    itself, one whose Request-URI has no user part, gets 200.
 
     *redirect_status* is the status of a `Redirection` that names none: 300, 301 or 302, or None for 302 with one
     target and 300 with several. At most *max_targets* are named, those of the highest q first. *authenticator*,
@@ -64,6 +67,8 @@ class RedirectServer(UserAgentServer):
             raise ValueError(f"redirect_status is 300, 301, 302 or None, not {redirect_status}")
         self.locations: Sequence[ILocationService] = tuple(locations)
         self.registrar = registrar
+        if registrar is not None and registrar.authenticator is None:
+            registrar.authenticator = authenticator
         self.redirect_status = redirect_status
         self.max_targets = max_targets
         self.lookup_timeout = lookup_timeout
@@ -82,6 +87,8 @@ class RedirectServer(UserAgentServer):
         counters = {**super().counters, **self._lookups}
         if self.registrar is not None:
             counters.update({f"registrar_{name}": value for name, value in self.registrar.counters.items()})
+            if self.registrar.authenticator is self.authenticator:  # which has counted for both
+                counters = {name: value for name, value in counters.items() if not name.startswith(_COUNTED_TWICE)}
         for number, location in enumerate(self.locations, 1):
             held = getattr(location, "counters", {})
             counters.update({f"location_{number}_{name}": value for name, value in held.items()})
@@ -94,10 +101,10 @@ class RedirectServer(UserAgentServer):
 
     @property
     def services(self) -> tuple[IService, ...]:
-        """The location services that have to be started; the registrar's store is one of them."""
-        stores = () if self.registrar is None else self.registrar.services
-        services = [location for location in self.locations if IService.providedBy(location)]
-        return (*services, *(store for store in stores if store not in services))
+        """What has to be started, each once: the registrar may share its store and authenticator with this server."""
+        registrar = () if self.registrar is None else self.registrar.services
+        locations = (location for location in self.locations if IService.providedBy(location))
+        return tuple(dict.fromkeys((*super().services, *locations, *registrar)))
 
     def request_received(self, request: Request, transaction: IServerTransaction) -> Deferred[None] | None:
         """See `ITransactionUser`."""
@@ -124,13 +131,9 @@ class RedirectServer(UserAgentServer):
         if self.registrar is not None:
             self.registrar.use_clock(clock)
 
-    def needs_authentication(self, request: Request, flow: IFlow) -> bool:
-        """Every request but OPTIONS for the server itself."""
-        return not _is_for_server(request)
-
     def handle(self, request: Request, transaction: IServerTransaction) -> object:
         """Redirect *request*, or answer it where it is for the server itself."""
-        if _is_for_server(request):
+        if inspection.is_for_server(request):
             return self.handle_OPTIONS(request, transaction)
         if request.method == "REGISTER":
             raise SIPError(405, headers=[("Allow", ", ".join(self.allow))], rule="8.2.1-2")
@@ -208,11 +211,6 @@ class RedirectServer(UserAgentServer):
             del targets[self.max_targets :]
         status = found.status or self.redirect_status or (302 if len(targets) == 1 else 300)
         return request.response(status, contacts=targets, headers=found.headers, rule="8.3-6")
-
-
-def _is_for_server(request: Request) -> bool:
-    """Whether *request* is an OPTIONS for the server itself, and not for one of its users (11.2)."""
-    return request.method == "OPTIONS" and isinstance(request.uri, SIPURI) and request.uri.user is None
 
 
 def _is_fit(target: URI, request_uri: URI) -> bool:

@@ -80,8 +80,8 @@ class Registrar(UserAgentServer):
 
     @property
     def services(self) -> tuple[IService, ...]:
-        """The store, if it has to be started."""
-        return (cast(IService, self.store),) if IService.providedBy(self.store) else ()
+        """See `UserAgentServer`; and the store, if it has to be started."""
+        return (*super().services, cast(IService, self.store)) if IService.providedBy(self.store) else super().services
 
     def timeout_status(self, request: Request) -> int:
         """Return 408, which is never sent (RFC 4320): a change on its way may still be made, so nobody is told no."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.deferreds import begun, waited_for
+from twisted_sipuas.deferreds import after, begun, waited_for
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.interfaces import (
     EndReason,
@@ -49,8 +49,9 @@ class UserAgentServer:
     ``transaction.dialog`` set; those of a dialog that there is not get 481. `handle_ACK` and `dialog_ended` tell what
     becomes of it.
 
-    *authenticator* is asked who sent a request before anything else. *domains* are the domains that are served,
-    besides the server's own addresses; by default any. *clock* gives the time, and is the reactor's by default.
+    *authenticator* is asked who sent a request before anything else, where `needs_authentication` says so. *domains*
+    are the domains that are served, besides the server's own addresses; by default any. *clock* gives the time, and is
+    the reactor's by default.
     """
 
     supported: ClassVar[Collection[str]] = ()
@@ -74,6 +75,13 @@ class UserAgentServer:
 
     schemes: ClassVar[Collection[str]] = ("sip", "sips", "tel")
     """URI schemes served in the Request-URI; others get 416 (8.2.2.1)."""
+
+    authenticated_methods: Collection[str] | None = None
+    """The methods that the authenticator is asked about; None: all of them. Never ACK and CANCEL (22.1)."""
+
+    authenticates_in_dialogs: ClassVar[bool] = False
+    """Whether the authenticator is asked about requests in a dialog too; who made that was let in, and it is known by a
+    tag that nobody can guess."""
 
     checks: ClassVar[tuple[inspection.Check, ...]] = (
         inspection.method,
@@ -139,14 +147,15 @@ class UserAgentServer:
 
     @property
     def services(self) -> tuple[IService, ...]:
-        """What has to be started before this transaction user, and stopped after it."""
-        return ()
+        """What has to be started before this transaction user, and stopped after it: those of its authenticator."""
+        return tuple(self._of_authenticator("services", ()))
 
     @property
     def counters(self) -> Mapping[str, int]:
         """A read-only view of what this server's bounds did, and of what is at work now."""
         calls = {} if self._calls is None else self._calls.counters
-        return {**self._at_work.counters, **calls}
+        asked = {f"authentication_{name}": value for name, value in self._of_authenticator("counters", {}).items()}
+        return {**self._at_work.counters, **calls, **asked}
 
     @property
     def description(self) -> str:
@@ -157,6 +166,7 @@ class UserAgentServer:
         """Take the time from *clock*, unless one was given already; a service gives its own."""
         if self.clock is None:
             self.clock = clock
+        self._of_authenticator("use_clock", lambda clock: None)(clock)
 
     def use_sender(self, sender: IRequestSender) -> None:
         """Send BYE by *sender*; a service gives itself."""
@@ -166,6 +176,12 @@ class UserAgentServer:
     def end_calls(self) -> Deferred[None]:
         """End every call by BYE; the `Deferred` fires when there is none. To cancel it is to forget those left."""
         return succeed(None) if self._calls is None else self._calls.end_all()
+
+    def is_in_dialog(self, request: Request) -> bool:
+        """Whether *request* is in a dialog that there is; a service takes it even when it has too much to do."""
+        if self._calls is not None and self._calls.dialog_of(request) is not None:
+            return True
+        return request.to.tag is not None and self.knows_dialog(request)
 
     # ITransactionUser
 
@@ -196,8 +212,13 @@ class UserAgentServer:
     # For subclasses
 
     def needs_authentication(self, request: Request, flow: IFlow) -> bool:
-        """Whether the authenticator is to be asked about *request*; override for another policy (22.1)."""
-        return True
+        """Whether the authenticator is to be asked about *request*; override for another policy (22.1).
+
+        By default it is about all of the `authenticated_methods` but OPTIONS for the server itself, and about requests
+        in a dialog only if the server `authenticates_in_dialogs`.
+        """
+        methods = self.authenticated_methods
+        return (methods is None or request.method in methods) and not inspection.is_for_server(request)
 
     def serves_user(self, uri: URI) -> bool:
         """Whether there is such a user as the Request-URI *uri* names; override to have others answered 404."""
@@ -259,6 +280,11 @@ class UserAgentServer:
         """Return the status that *request* gets when its handler has taken too long."""
         return 480 if request.method == "INVITE" else 504
 
+    def _of_authenticator(self, name: str, default: Any) -> Any:
+        """Return what the authenticator has as *name*; a server that is its own has it already."""
+        authenticator: Any = self.authenticator
+        return default if authenticator is self else getattr(authenticator, name, default)
+
     # How an answer comes about
 
     def _call_request_received(
@@ -282,8 +308,9 @@ class UserAgentServer:
         self, request: Request, transaction: IServerTransaction, shown: IServerTransaction
     ) -> Deferred[None] | None:
         """Have *request* answered; *shown* is what its handler sees of *transaction*."""
-        if self.authenticator is not None and self.needs_authentication(request, transaction.flow):
-            answer: object = self._authenticate(self.authenticator, request, shown)
+        asks = self.authenticator is not None and (transaction.dialog is None or self.authenticates_in_dialogs)
+        if asks and self.needs_authentication(request, transaction.flow):
+            answer = self._authenticate(request, shown)
         else:
             answer = self._inspect_and_handle(request, shown)
         answer = begun(answer)
@@ -330,24 +357,15 @@ class UserAgentServer:
         calls.check_room()
         if isinstance(transaction, Invitation):
             transaction.take_place()
+
+        def go_on(verdict: object) -> object:
+            if not verdict:
+                raise SIPError(486, rule="13.3.1.3-1")
+            return handle(request, transaction)
+
         verdict = self.admit(request)
         pending = waited_for(verdict)
-        if pending is not None:
-            return self._await_verdict(pending, request, transaction, handle)
-        _check_verdict(verdict)
-        return handle(request, transaction)
-
-    async def _await_verdict(
-        self,
-        pending: Deferred[Any],
-        request: Request,
-        transaction: IServerTransaction,
-        handle: Callable[[Request, IServerTransaction], object],
-    ) -> object:
-        _check_verdict(await pending)
-        answer = handle(request, transaction)
-        later = waited_for(answer)
-        return answer if later is None else await later
+        return go_on(verdict) if pending is None else after(pending, go_on)
 
     def _options(self, request: Request, transaction: IServerTransaction) -> Response:
         """Return the 200 to OPTIONS (11.2)."""
@@ -366,15 +384,17 @@ class UserAgentServer:
             200, headers=headers, body=body, content_type=content_type if body else None, rule="11.2-1"
         )
 
-    async def _authenticate(
-        self, authenticator: IAuthenticator, request: Request, transaction: IServerTransaction
-    ) -> object:
-        identity = authenticator.authenticate(request, transaction)
+    def _authenticate(self, request: Request, transaction: IServerTransaction) -> object:
+        """Ask who sent *request*, and go on with it; a challenge is raised here and now, if nothing is waited for."""
+
+        def go_on(identity: object) -> object:
+            transaction.identity = identity
+            return self._inspect_and_handle(request, transaction)
+
+        assert self.authenticator is not None, "somebody is there to be asked"
+        identity = self.authenticator.authenticate(request, transaction)
         pending = waited_for(identity)
-        transaction.identity = identity if pending is None else await pending
-        answer = self._inspect_and_handle(request, transaction)
-        pending = waited_for(answer)
-        return answer if pending is None else await pending
+        return go_on(identity) if pending is None else after(pending, go_on)
 
     def _answer(self, answer: object, request: Request, transaction: IServerTransaction) -> None:
         """Send what a handler returned; the layer answers 500 for what is no answer."""
@@ -408,12 +428,6 @@ def _check_definition(cls: type[UserAgentServer], handlers: Iterable[str]) -> No
     for name, value in values.items():
         if isinstance(value, str):
             raise TypeError(f"{cls.__qualname__}.{name} is a text: expected a tuple, as in ({value!r},)")
-
-
-def _check_verdict(verdict: object) -> None:
-    """Raise `SIPError` unless *verdict* says that a call is taken (13.3.1.3)."""
-    if not verdict:
-        raise SIPError(486, rule="13.3.1.3-1")
 
 
 def _closing(failure: Failure, invitation: Invitation) -> Failure:

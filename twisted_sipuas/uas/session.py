@@ -12,12 +12,12 @@ from typing import Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_sipuas.deferreds import call
 from twisted_sipuas.errors import SIPError, TransportError
 from twisted_sipuas.interfaces import IFlow, IRequestSender, IServerTransaction
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
 from twisted_sipuas.transaction.sources import Sources

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,6 +20,7 @@ from twisted_sipuas.location.routes.document import Routes
 from twisted_sipuas.location.routes.files import FileState, RoutesFileError, RoutesFiles, states_of
 from twisted_sipuas.location.routes.table import Draw, draw_by_call_id
 from twisted_sipuas.location.target import Redirection
+from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
 
