@@ -16,7 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["FAST", "OURS", "Server", "has_kamailio", "kamailio", "load", "measure", "own_server", "report", "run_ours"]
+__all__ = [
+    "FAST",
+    "OURS",
+    "Server",
+    "has_kamailio",
+    "kamailio",
+    "load",
+    "load_from",
+    "measure",
+    "own_server",
+    "report",
+    "run_ours",
+]
 
 OURS = "twisted-sipuas"
 FAST = "kamailio"
@@ -65,7 +77,7 @@ def _session(process: int) -> str:
         return ""
 
 
-def _cpu_time(server: Server) -> float:
+def cpu_time(server: Server) -> float:
     """Return the seconds of CPU time that the scheduler accounts to all threads of all processes of *server*."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     members = [number for number in numbers if _session(number) == str(server.process)]
@@ -74,14 +86,16 @@ def _cpu_time(server: Server) -> float:
 
 
 @contextmanager
-def _serving(command: list[str], port: int) -> Iterator[Server]:
-    """Run *command*, which serves *port*, in a session of its own on the server's processor, once it answers."""
+def _serving(command: list[str], port: int, is_pinned: bool = True) -> Iterator[Server]:
+    """Run *command*, which serves *port*, in a session of its own, once it answers; on the server's processor alone
+    if *is_pinned*.
+    """
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, _SERVER),
+        preexec_fn=lambda: os.sched_setaffinity(0, _SERVER if is_pinned else _SERVER | _CLIENT),
     )
     server = Server(process.pid, port)
     try:
@@ -97,10 +111,10 @@ def _serving(command: list[str], port: int) -> Iterator[Server]:
 
 
 @contextmanager
-def own_server(*command: str) -> Iterator[Server]:
-    """Run Python with *command*, in which ``{port}`` stands for the port that it has to serve."""
+def own_server(*command: str, is_pinned: bool = True) -> Iterator[Server]:
+    """Run Python with *command*, in which ``{port}`` stands for the port that it has to serve; see `_serving`."""
     port = _free_port()
-    with _serving([sys.executable, *(part.format(port=port) for part in command)], port) as server:
+    with _serving([sys.executable, *(part.format(port=port) for part in command)], port, is_pinned) as server:
         yield server
 
 
@@ -137,15 +151,38 @@ def kamailio(configuration: str, allocator: str | None = "fm") -> Iterator[Serve
 
 def load(server: Server, method: str, count: int, *, status: int | None = 200, users: int = 1, cseq: int = 1) -> int:
     """Let the client run, as `load.py` says; returns how many requests were answered *status*, None for any."""
-    arguments = [str(item) for item in (server.port, method, status or "", count, users, cseq)]
-    done = subprocess.run(
-        [sys.executable, str(_HERE / "load.py"), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, _CLIENT),
-    )
-    answered, others = map(int, done.stdout.split())
+    return load_from(1, server, method, count, status=status, users=users, cseq=cseq)
+
+
+def load_from(
+    clients: int,
+    server: Server,
+    method: str,
+    count: int,
+    *,
+    status: int | None = 200,
+    users: int = 1,
+    cseq: int = 1,
+    is_pinned: bool = True,
+) -> int:
+    """Let so many *clients* at a time, each with a port of its own, send *count* requests together; see `load`."""
+    arguments = [str(item) for item in (server.port, method, status or "", count // clients, users, cseq)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(_HERE / "load.py"), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, _CLIENT if is_pinned else _SERVER | _CLIENT),
+        )
+        for _ in range(clients)
+    ]
+    answered = others = 0
+    for client in running:
+        printed, _ = client.communicate()
+        if client.returncode:
+            raise SystemExit(f"a client failed with status {client.returncode}")
+        answered += int(printed.split()[0])
+        others += int(printed.split()[1])
     if others and count > 1:
         print(f"    {others} of {count} {method} were lost, or answered with another status than {status}")
     return answered
@@ -168,9 +205,9 @@ def measure(servers: dict[str, Server], ask: Callable[[Server], int], rounds: in
     results: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            before = _cpu_time(server)
+            before = cpu_time(server)
             answered = ask(server)
-            results[name].append((_cpu_time(server) - before) / answered * 1e6)
+            results[name].append((cpu_time(server) - before) / answered * 1e6)
     return results
 
 

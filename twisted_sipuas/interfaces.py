@@ -199,7 +199,11 @@ class ILocationService(Interface):
 
 
 class IBindingStore(ILocationService):
-    """A location service that a registrar can write to."""
+    """A location service that a registrar can write to.
+
+    One that several processes may have at a time, where each finds at once what the others wrote, has a true attribute
+    ``is_shared``; ``--workers`` takes no other one.
+    """
 
     def bindings(address_of_record: str) -> object:
         """Return ``(bindings, version)``, or a `Deferred` of it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getopt
 import importlib.metadata
 import ipaddress
+import secrets
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -88,7 +89,10 @@ def _number(option: str, default: int, least: int, meaning: str) -> list[Any]:
 
 
 class Options(AuthenticationOptions):
-    """The options of ``twistd sipuas``."""
+    """The options of ``twistd sipuas``.
+
+    *arguments* is the command line as it was given, and *key* the secret of what has to be the same in every worker.
+    """
 
     synopsis = "[options]"
     longdesc = (
@@ -126,6 +130,9 @@ class Options(AuthenticationOptions):
         ],
         _number("max-dialogs", 10000, 1, "(stateful) Calls at a time; more get 503."),
         _number("max-call-time", 7200, 1, "(stateful) Seconds that a call may last; then it is ended by BYE."),
+        _number(
+            "workers", 1, 1, "(redirect, stateless) Processes that share the listeners; each has the bounds below."
+        ),
         _number("max-transactions", 100000, 1, "Transactions owed an answer or ACK; more get 503."),
         _number("max-rate", 1000, 0, "New requests a second of one address (IPv6: /64) that are answered; 0: any."),
         _number("rate-burst", 2000, 1, "How many of them may come at once."),
@@ -171,16 +178,19 @@ class Options(AuthenticationOptions):
         self.registrar: Registrar | None = None
         self.transaction_user: Any = None
         self._handler: type | None = None
+        self.arguments: list[str] = []
+        self.key = secrets.token_bytes(32)
         self._given: frozenset[str] = frozenset()
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """See `usage.Options`; notes which options were given, for one of another mode is a mistake at any value."""
+        self.arguments = list(sys.argv[1:] if options is None else options)
         try:
-            given, _ = getopt.getopt(list(sys.argv[1:] if options is None else options), self.shortOpt, self.longOpt)
+            given, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
         except getopt.GetoptError:
             given = []  # which is told in the next line
         self._given = frozenset(name.lstrip("-") for name, _ in given)
-        super().parseOptions(options)
+        super().parseOptions(self.arguments)
 
     def parseArgs(self, *arguments: str) -> None:
         """There is nothing but options."""
@@ -276,13 +286,32 @@ class Options(AuthenticationOptions):
         self._check_transports()
         from twisted.internet import reactor  # twistd has installed the one that its own options name
 
-        self.make_authenticator(self._given, self["domain"], reactor)
+        self.make_authenticator(self._given, self["domain"], reactor, self.key)
         if self["mode"] == "redirect":
             self.transaction_user = self._make_redirect_server()
         else:
             self.transaction_user = self._make_handler()
         self._authenticate(self.transaction_user)
         self._check_registrar(self.transaction_user)
+        if self["workers"] > 1:
+            self._check_workers()
+
+    def _check_workers(self) -> None:
+        """Refuse what one process has to itself."""
+        if self["mode"] == "stateful":
+            raise usage.UsageError("--workers: expected 1 with --mode stateful, where a dialog is known to one process")
+        if sys.platform != "linux":
+            raise usage.UsageError("--workers: expected 1 on this system: only Linux shares a UDP port as they need it")
+        for text in self["listen"]:
+            listen = parse_listen(text)
+            if isinstance(listen, DatagramListen) and listen.descriptor is not None:
+                raise usage.UsageError(f"--workers: --listen {text} is one socket, and each worker needs its own")
+        for text, location in zip(self["location"], self.locations, strict=True):
+            if IBindingStore.providedBy(location) and not getattr(location, "is_shared", False):
+                raise usage.UsageError(
+                    f"--workers: --location {without_secrets(text)} is for one process alone: expected what "
+                    f"{self['workers']} can share, such as redis:, postgres:, routes:, enum: or http:"
+                )
 
     def _check_mode(self) -> None:
         """Refuse an unknown mode, and what is for another one."""

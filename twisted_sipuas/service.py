@@ -28,7 +28,7 @@ from twisted_sipuas.transport.connections import Connections
 from twisted_sipuas.transport.delivery import ResponseDelivery
 from twisted_sipuas.transport.flow import StreamFlow
 from twisted_sipuas.transport.limits import TransportLimits
-from twisted_sipuas.transport.listen import parse_advertised, parse_listen
+from twisted_sipuas.transport.listen import InheritedListen, parse_advertised, parse_listen
 from twisted_sipuas.transport.listeners import Listeners, Listening
 from twisted_sipuas.transport.locate import default_resolver
 from twisted_sipuas.transport.networks import AccessList
@@ -45,7 +45,7 @@ _DRAIN_TIME = 5.0  # seconds that requests in progress have when the service sto
 _ALL_ADDRESSES = ("0.0.0.0", "::")
 _VIA_SIZE = 100  # octets, about, that the Via takes which a request of ours gets
 
-Listen: TypeAlias = "str | IStreamServerEndpoint | socket.socket"
+Listen: TypeAlias = "str | IStreamServerEndpoint | socket.socket | InheritedListen"
 
 
 @implementer(IMessageReceiver, IRequestSender)
@@ -63,7 +63,8 @@ class SIPService(Service):
     *protection* what one source may ask, and when all of them ask too much. *tls_client_ca* is a
     PEM file of certificates; who connects by ``ssl:`` must show one that these signed. *resolver* answers DNS queries,
     by default the system's. *trace* is called with each request, the response to it (None for silence) and the flow, as
-    the response is sent for the first time.
+    the response is sent for the first time. *key*, 16 to 64 octets, is what servers have to share that are to give a
+    request the same To tag where they answer it statelessly; by default it is random.
 
     Sockets are bound in `privilegedStartService`, so that a port below 1024 can be had before privileges are dropped;
     then `StartError` says why one cannot be. As an `IMessageReceiver` it also takes what a bare `SIPDatagramProtocol`
@@ -88,6 +89,7 @@ class SIPService(Service):
         tls_client_ca: str | None = None,
         resolver: IResolver | None = None,
         trace: Trace | None = None,
+        key: bytes | None = None,
     ) -> None:
         self._reactor = reactor
         self._transaction_user = transaction_user
@@ -117,6 +119,7 @@ class SIPService(Service):
         self._max_transactions = max_transactions
         self._layer_kind = StatelessLayer if is_stateless else TransactionLayer
         self._trace = trace
+        self._key = key
         self._begin()
         self._is_bound = False
         self._is_listening = False
@@ -228,14 +231,24 @@ class SIPService(Service):
             stopped = maybeDeferred(service.stopService)
             stopped.addErrback(lambda failure: _log.failure("a service did not stop", failure))
 
-    async def _stop(self) -> None:
-        """Refuse what is new, finish what is owed, then close sockets, connections and stores, in that order."""
+    def drain(self) -> Deferred[None]:
+        """Refuse what is new with 503, as `stopService` begins with; fires when nothing is owed, in 5 seconds at most.
+
+        For whoever stops several servers of one address: until none of them owes anything, each goes on refusing.
+        """
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
         end_calls = getattr(self._transaction_user, "end_calls", lambda: succeed(None))
         calls = maybeDeferred(end_calls).addErrback(_log_unended)
         calls.addTimeout(_DRAIN_TIME, self._reactor, lambda result, _: None)
         finished: Deferred[Any] = DeferredList([self._layer.drain(_DRAIN_TIME), calls])
         await DeferredList([finished, self._hurry], fireOnOneCallback=True)
         calls.cancel()
+
+    async def _stop(self) -> None:
+        """Refuse what is new, finish what is owed, then close sockets, connections and stores, in that order."""
+        await self._drain()
         if self._overload is not None:
             self._overload.stop()
         self._layer.stop()
@@ -373,6 +386,7 @@ class SIPService(Service):
             max_transactions=self._max_transactions,
             redeliver=self._redeliver,
             trace=self._trace,
+            key=self._key,
             admission=self._admission,
             is_trusted=self._trust.covers,
         )

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,10 +16,13 @@ from twisted.python.failure import Failure
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.options import Options
-from twisted_sipuas.service import SIPService
+from twisted_sipuas.service import Listen, SIPService
+from twisted_sipuas.supervisor import Supervisor
 from twisted_sipuas.trace import log_answer
 from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
+from twisted_sipuas.transport.listen import parse_listen
+from twisted_sipuas.transport.shared import SharedListeners
 
 __all__ = ["Options", "makeService"]
 
@@ -34,16 +37,40 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     _log.info("{line}", line=options.authentication)
-    service = SIPService(
+    service = (
+        supervisor(options, reactor) if options["workers"] > 1 else sip_service(options, reactor, options["listen"])
+    )
+    _explain_start_errors(service, reactor)
+    _heed_signals(service, reactor)
+    return service
+
+
+def supervisor(options: Options, reactor: Any) -> Supervisor:
+    """Return what runs workers by *options*, each of which has the service that `sip_service` makes."""
+    listen = list(map(parse_listen, options["listen"]))
+    sockets = SharedListeners(reactor, listen, options["workers"], options["tls-client-ca"])
+    return Supervisor(
+        reactor,
+        options["workers"],
+        sockets,
+        arguments=options.arguments,
+        directory=os.getcwd(),
+        key=options.key,
+    )
+
+
+def sip_service(options: Options, reactor: Any, listen: Sequence[Listen]) -> SIPService:
+    """Return the service that *options* describe, on *listen*."""
+    return SIPService(
         reactor,
         options.transaction_user,
-        options["listen"],
+        listen,
         server_header=options["server-header"] or None,
         max_transactions=options["max-transactions"],
         limits=TransportLimits(
             max_message=options["max-message"],
             max_header=options["max-header"],
-            max_connections=_fitting_connections(options["max-connections"], len(options["listen"])),
+            max_connections=_fitting_connections(options["max-connections"], len(listen)),
             max_connections_per_source=options["max-connections-per-source"],
             message_timeout=options["message-timeout"],
             idle_timeout=options["idle-timeout"],
@@ -61,10 +88,8 @@ def makeService(options: Options) -> IService:
         tls_client_ca=options["tls-client-ca"],
         is_stateless=options["mode"] == "stateless",
         trace=log_answer if options["trace"] else None,
+        key=options.key,
     )
-    _explain_start_errors(service, reactor)
-    _heed_signals(service, reactor)
-    return service
 
 
 def _fitting_connections(wanted: int, listeners: int) -> int:
@@ -82,7 +107,7 @@ def _fitting_connections(wanted: int, listeners: int) -> int:
     return wanted
 
 
-def _heed_signals(service: SIPService, reactor: Any) -> None:
+def _heed_signals(service: SIPService | Supervisor, reactor: Any) -> None:
     """Have SIGHUP reload, which would end the process otherwise, and a second SIGINT or SIGTERM hasten the stop."""
 
     def have(call: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
@@ -96,7 +121,7 @@ def _heed_signals(service: SIPService, reactor: Any) -> None:
     reactor.addSystemEventTrigger("before", "shutdown", stopping)
 
 
-def _explain_start_errors(service: SIPService, reactor: Any) -> None:
+def _explain_start_errors(service: SIPService | Supervisor, reactor: Any) -> None:
     """Have a `StartError` of *service* end the process with its one line, no traceback, and exit status 1.
 
     It has to leave `privilegedStartService` as an ordinary exception: twistd then removes its pid file and, when

@@ -1083,6 +1083,30 @@ def test_stop_takes_five_seconds_at_most() -> None:
     assert world.service.counters["transactions_owed"] == 0
 
 
+@pytest.mark.parametrize("is_hastened", [False, True])
+def test_drain(is_hastened: bool) -> None:
+    """A service that is drained owes nothing, and goes on refusing new requests until it is stopped, once for all."""
+    world = Stopping()
+    world.receive(request("INVITE"))
+    assert world.ringing is not None
+    drained: list[object] = []
+    world.service.drain().addCallback(drained.append)
+    world.step(1)
+    assert drained == []
+    if is_hastened:
+        world.stop()
+        world.service.hasten_stop()
+        assert (drained, world.stopped) == ([None], [None])
+        return
+    world.step(4)
+    assert drained == [None]
+    assert [response.status for response in world.receive(request())] == [503]
+    assert world.stopped == []
+    world.stop()
+    assert world.stopped == [None]
+    assert world.clock.getDelayedCalls() == []
+
+
 def test_stop_with_nothing_owed() -> None:
     """With nothing owed the service stops at once, and the timers of answered requests stop with it."""
     world = Stopping()
@@ -1308,6 +1332,23 @@ def test_stateless() -> None:
     stopped: list[object] = []
     service.stopService().addCallback(stopped.append)
     assert stopped == [None]
+
+
+def test_shared_key() -> None:
+    """Services with the same key give a request the same To tag, statelessly, and no others do (8.2.7)."""
+
+    def answer(key: bytes | None) -> str:
+        service = SIPService(Clock(), answering(), is_stateless=True, key=key)
+        service.startService()
+        flow = RecordingFlow()
+        service.message_received(make_request("OPTIONS"), flow)
+        service.stopService()
+        return flow.responses[0].headers.get("To") or ""
+
+    assert answer(b"k" * 32) == answer(b"k" * 32)
+    assert len({answer(b"k" * 32), answer(b"l" * 32), answer(None), answer(None)}) == 4
+    with pytest.raises(ValueError, match="16 to 64 octets"):
+        answer(b"short")
 
 
 def test_stateless_registrar() -> None:

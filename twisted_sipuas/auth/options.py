@@ -60,8 +60,11 @@ class AuthenticationOptions(usage.Options):
             sys.stdout.write(textwrap.fill(form, 79, subsequent_indent="    ") + "\n")
         sys.exit(0)
 
-    def make_authenticator(self, given: Iterable[str], domains: list[str], reactor: Any) -> None:
-        """Make the `authenticator` that --auth asks for; *given* are the names of the options that were given."""
+    def make_authenticator(self, given: Iterable[str], domains: list[str], reactor: Any, key: bytes) -> None:
+        """Make the `authenticator` that --auth asks for, with *key* for its nonces.
+
+        *given* are the names of the options that were given.
+        """
         if not self["auth"]:
             for option in _NEED_AUTH:
                 if option in given:
@@ -81,6 +84,7 @@ class AuthenticationOptions(usage.Options):
                 realm,
                 algorithms=self["auth-algorithms"].split(","),
                 qop=self["auth-qop"].split(","),
+                key=key,
                 domains=domains,
             )
         except ValueError as error:

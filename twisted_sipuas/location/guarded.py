@@ -269,6 +269,11 @@ class GuardedBindingStore(GuardedLocationService):
 
     service: IBindingStore
 
+    @property
+    def is_shared(self) -> bool:
+        """See `IBindingStore`."""
+        return getattr(self.service, "is_shared", False)
+
     def bindings(self, address_of_record: str) -> object:
         """See `IBindingStore`."""
         return self._asked(self.lookup_timeout, self.service.bindings, address_of_record)

@@ -50,6 +50,9 @@ class PostgresBindingStore(Service):
     already. The clocks of servers that share a database have to agree, for they judge what has expired.
     """
 
+    is_shared: ClassVar[bool] = True
+    """See `IBindingStore`."""
+
     sweep_interval: ClassVar[float] = 60.0
     """Seconds between two sweeps. Until then what expired costs space; it is never returned."""
 

@@ -76,6 +76,9 @@ class RedisBindingStore(Service):
     min-replicas-to-write with replicas, whose replication is asynchronous even so.
     """
 
+    is_shared: ClassVar[bool] = True
+    """See `IBindingStore`."""
+
     connect_timeout: ClassVar[float] = 3.0
     """Seconds that it may take to connect."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.syntax.uri import canonical_domain
 
-__all__ = ["DatagramListen", "SecureListen", "StreamListen", "parse_advertised", "parse_listen"]
+__all__ = ["DatagramListen", "InheritedListen", "SecureListen", "StreamListen", "parse_advertised", "parse_listen"]
 
 _DEFAULT_PORT = 5060
 _DEFAULT_SECURE_PORT = 5061
@@ -79,6 +79,15 @@ class StreamListen(NamedTuple):
         if port == 0 or given.get("port") != str(port):
             return False
         return given["interface"] in (interface, "::", "::" if ":" in interface else "0.0.0.0")
+
+
+class InheritedListen(NamedTuple):
+    """What another process has bound for one listener, to be served here."""
+
+    item: DatagramListen | SecureListen | StreamListen
+    """What was asked for: it says how to serve them."""
+    descriptors: tuple[int, ...]
+    """The sockets: of a UDP listener that, and the TCP one beside it if there is one. They become ours to close."""
 
 
 def parse_listen(text: str) -> DatagramListen | SecureListen | StreamListen:

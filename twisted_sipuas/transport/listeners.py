@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from twisted.internet import udp
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.interfaces import Address, IFlow
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.transport.flow import DatagramFlow
-from twisted_sipuas.transport.listen import DatagramListen, SecureListen, StreamListen
-from twisted_sipuas.transport.stream import SIPStreamFactory
+from twisted_sipuas.transport.listen import DatagramListen, InheritedListen, SecureListen, StreamListen
 from twisted_sipuas.transport.udp import MAX_DATAGRAM, SIPDatagramPort, SIPDatagramProtocol, datagram_port
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ _log = Logger()
 _BACKLOG = 1024  # connections that wait to be accepted; Twisted's 50 make a client wait in any rush
 _PORT_TRIES = 20  # how often a free UDP port is asked for before one is free on TCP too
 
-Listen: TypeAlias = "DatagramListen | SecureListen | StreamListen | IStreamServerEndpoint | socket.socket"
+Listen: TypeAlias = (
+    "DatagramListen | SecureListen | StreamListen | InheritedListen | IStreamServerEndpoint | socket.socket"
+)
 
 
 class Listening(NamedTuple):
@@ -60,8 +63,8 @@ class Listeners:
         self,
         reactor: Any,
         wanted: Iterable[Listen],
-        datagram_protocol: Callable[[Address | None], SIPDatagramProtocol],
-        stream_factory: Callable[[Address | None, bool], SIPStreamFactory],
+        datagram_protocol: Callable[[Address | None], DatagramProtocol],
+        stream_factory: Callable[[Address | None, bool], Factory],
         client_ca: str | None = None,
     ) -> None:
         self._reactor = reactor
@@ -70,6 +73,7 @@ class Listeners:
         self._stream_factory = stream_factory
         self._client_ca = client_ca
         self._ports: list[tuple[str, IListeningPort]] = []
+        self._ports_of: list[tuple[IListeningPort, ...]] = []
         self._opening: list[Deferred[None]] = []  # endpoints that take their time
         self._failures: list[Failure] = []
         self._credentials: list[ServerCredentials] = []
@@ -79,19 +83,31 @@ class Listeners:
         """The listeners that are open."""
         return tuple(_listening(transport, port) for transport, port in self._ports)
 
+    @property
+    def ports_of(self) -> Sequence[tuple[IListeningPort, ...]]:
+        """For each of *wanted* what `open` opened for it at once; nothing for an endpoint that takes its time."""
+        return self._ports_of
+
     def open(self) -> None:
         """Open every listener, or begin to; raises `StartError`, and the caller closes what is open."""
         for item in self._wanted:
-            if isinstance(item, DatagramListen):
-                self._open_datagram(item)
-            elif isinstance(item, SecureListen):
-                self._open_secure(item)
-            elif isinstance(item, StreamListen):
-                self._open_described(item)
-            elif isinstance(item, socket.socket):
-                self._adopt(item.dup(), None)
-            else:
-                self._open_endpoint(item, type(item).__name__, self._stream_factory(None, False))
+            others = len(self._ports)
+            self._open(item)
+            self._ports_of.append(tuple(port for _, port in self._ports[others:]))
+
+    def _open(self, item: Listen) -> None:
+        if isinstance(item, DatagramListen):
+            self._open_datagram(item)
+        elif isinstance(item, SecureListen):
+            self._open_secure(item)
+        elif isinstance(item, StreamListen):
+            self._open_described(item)
+        elif isinstance(item, InheritedListen):
+            self._open_inherited(item)
+        elif isinstance(item, socket.socket):
+            self._adopt(item.dup(), None)
+        else:
+            self._open_endpoint(item, type(item).__name__, self._stream_factory(None, False))
 
     def when_open(self) -> Deferred[list[Failure]]:
         """Fires when no endpoint is still about to open, with the failures that there were."""
@@ -128,6 +144,7 @@ class Listeners:
         self._failures = []
         self._credentials = []
         ports, self._ports = self._ports, []
+        self._ports_of = []
         return DeferredList([maybeDeferred(port.stopListening) for _, port in ports])
 
     # Datagrams
@@ -181,10 +198,7 @@ class Listeners:
 
     def _adopt_datagram(self, bound: socket.socket, item: DatagramListen | None) -> None:
         interface, number = bound.getsockname()[:2]
-        protocol = self._datagram_protocol(None if item is None else item.advertised)
-        port = datagram_port(interface).adopt(bound, protocol, self._reactor)
-        port.startListening()
-        self._ports.append(("udp", port))
+        self._serve_datagrams(bound, None if item is None else item.advertised)
         inherited = any(isinstance(other, StreamListen) and other.is_inherited for other in self._wanted)
         if item is not None and not inherited:  # an inherited stream may be the one that belongs to it
             try:
@@ -192,10 +206,40 @@ class Listeners:
             except CannotListenError as error:
                 raise _start_error("tcp", interface, number, error, "or say tcp=no") from None
 
+    def _serve_datagrams(self, bound: socket.socket, advertised: Address | None) -> None:
+        protocol = self._datagram_protocol(advertised)
+        port = datagram_port(bound.getsockname()[0]).adopt(bound, protocol, self._reactor)
+        port.startListening()
+        self._ports.append(("udp", port))
+
+    # What another process has bound
+
+    def _open_inherited(self, inherited: InheritedListen) -> None:
+        """Serve on sockets as what they were bound for."""
+        item = inherited.item
+        for descriptor in inherited.descriptors:
+            with socket.socket(fileno=descriptor) as bound:
+                bound.setblocking(False)
+                if bound.type == socket.SOCK_DGRAM:
+                    self._serve_datagrams(bound, item.advertised)
+                elif isinstance(item, SecureListen):
+                    self._open_secure(item, bound)
+                else:
+                    is_proxied = isinstance(item, StreamListen) and item.is_proxied
+                    own = os.dup(descriptor)  # the endpoint closes what it is given
+                    endpoint: IStreamServerEndpoint = AdoptedStreamServerEndpoint(self._reactor, own, bound.family)
+                    if is_proxied:
+                        endpoint = proxyEndpoint(endpoint)
+                    factory = self._stream_factory(item.advertised, is_proxied)
+                    self._open_endpoint(endpoint, f"descriptor {descriptor}", factory)
+
     # Streams
 
-    def _open_secure(self, item: SecureListen) -> None:
+    def _open_secure(self, item: SecureListen, bound: socket.socket | None = None) -> None:
+        """Listen for TLS, on *bound* if that is given."""
         try:
+            from twisted.protocols.tls import TLSMemoryBIOFactory
+
             from twisted_sipuas.transport.tls import ServerCredentials
         except ImportError:
             raise StartError(f"ssl:{item.port}: {_TLS_NEEDED}") from None
@@ -203,9 +247,12 @@ class Listeners:
             credentials = ServerCredentials(item.private_key, item.certificate, item.chain, self._client_ca)
         except ValueError as error:
             raise StartError(f"ssl:{item.port}: {error}; see --listen") from None
-        factory = self._stream_factory(item.advertised, False)
+        secure = TLSMemoryBIOFactory(credentials, False, self._stream_factory(item.advertised, False))
         try:
-            port = self._reactor.listenSSL(item.port, factory, credentials, _BACKLOG, item.interface)
+            if bound is None:
+                port = self._reactor.listenTCP(item.port, secure, _BACKLOG, item.interface)
+            else:
+                port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, secure)
         except CannotListenError as error:
             raise _start_error("ssl", item.interface, item.port, error) from None
         self._credentials.append(credentials)
@@ -220,7 +267,7 @@ class Listeners:
             raise StartError(f"{item.description}: {error}; see --listen") from None
         self._open_endpoint(endpoint, item.description, self._stream_factory(item.advertised, item.is_proxied))
 
-    def _open_endpoint(self, endpoint: IStreamServerEndpoint, description: str, factory: SIPStreamFactory) -> None:
+    def _open_endpoint(self, endpoint: IStreamServerEndpoint, description: str, factory: Factory) -> None:
         opening = maybeDeferred(endpoint.listen, factory).addCallback(self._opened)
         opening.addErrback(_endpoint_failed, description)
         opening.addErrback(self._failures.append)

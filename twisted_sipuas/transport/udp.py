@@ -182,7 +182,7 @@ class SIPDatagramPort(udp.Port):
     """Whether the last turn left something to be read, as far as is known."""
 
     @classmethod
-    def adopt(cls, bound: socket.socket, protocol: SIPDatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
+    def adopt(cls, bound: socket.socket, protocol: DatagramProtocol, reactor: IReactorCore) -> SIPDatagramPort:
         """Return a port on *bound*, a non-blocking UDP socket that stays the caller's to close.
 
         `reactor.adoptDatagramPort` would make one of Twisted's own.
