@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -245,6 +248,40 @@ def test_look_up_takes_too_long():
     call.send()
     call.clock.advance(3)
     assert contacts(call.flow.responses[-1]) == ["<sip:c@x>"]
+
+
+CANCELLERS = [
+    lambda pending: pending.errback(ConnectingCancelledError(None)),
+    lambda pending: pending.errback(asyncio.CancelledError()),
+    lambda pending: pending.callback(None),
+    lambda pending: pending.callback(Redirection(["sip:late@x"])),
+]
+
+
+@pytest.mark.parametrize("canceller", CANCELLERS)
+@pytest.mark.parametrize("asks_next", [False, True])
+def test_too_long_however_it_is_cancelled(canceller, asks_next):
+    """A look-up that took too long is answered 504, or the next service is asked, whatever it makes of its end."""
+    call = Call(Deferred(canceller), Redirection(["sip:c@x"]), asks_next_on_failure=asks_next)
+    call.send()
+    call.clock.advance(2)
+    assert call.flow.responses[-1].status == (302 if asks_next else 504)
+    assert len(call.tables[1].asked) == asks_next
+    assert call.server.counters["lookup_timeouts"] == 1
+
+
+@pytest.mark.requirement("8.3-3")
+@pytest.mark.parametrize("canceller", CANCELLERS)
+@pytest.mark.parametrize("end", ["CANCEL", "close"])
+def test_call_that_is_over(canceller, end):
+    """For a call that is over no other service is asked, whatever the look-up makes of its cancellation (8.3)."""
+    call = Call(Deferred(canceller), Redirection(["sip:c@x"]), transport="TCP", asks_next_on_failure=True)
+    call.send()
+    call.flow.close() if end == "close" else call.send("CANCEL")
+    assert [response.status for response in call.flow.responses] == ([503] if end == "close" else [200, 487])
+    assert call.tables[1].asked == []
+    assert call.server.counters["lookup_failures"] == call.server.counters["handlers"] == 0
+    assert call.flow._closing == set()
 
 
 def test_service_with_a_deadline_of_its_own():

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.deferreds import bounded, waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
@@ -162,13 +162,13 @@ class RedirectServer(UserAgentServer):
         self, pending: Deferred[Any], request: Request, flow: IFlow, number: int, failure: Exception | None
     ) -> object:
         location = self.locations[number]
-        if getattr(location, "lookup_timeout", None) is None:
-            assert self.clock is not None, "a service gives its clock to its transaction user"
-            pending.addTimeout(self.lookup_timeout, self.clock)
+        assert self.clock is not None, "a service gives its clock to its transaction user"
+        is_left_to_it = getattr(location, "lookup_timeout", None) is not None
+        waiting = bounded(pending, self.clock, None if is_left_to_it else self.lookup_timeout)
         closed = cast("Deferred[None]", flow.when_closed())
-        closed.addCallbacks(lambda _: pending.cancel(), lambda _: None)
+        closed.addCallbacks(lambda _: waiting.cancel(), lambda _: None)
         try:
-            found = await pending
+            found = await waiting
         except CancelledError:
             if not closed.called:
                 raise
