@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -183,6 +183,36 @@ def test_what_is_no_redirection(logged_failures):
     """A location service that returns something else gets a clear error in the log."""
     assert Call("sip:c@x").send().status == 500
     assert "returned str, not a Redirection" in logged_failures.pop()["log_failure"].getErrorMessage()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_wrong_answer_is_a_failure(logged_failures, at_once):
+    """It is a failure like any other: counted, and the next service is asked if the operator wants that."""
+    wrong = ["sip:c@x"]
+    call = Call(wrong if at_once else succeed(wrong), Redirection(["sip:d@x"]), asks_next_on_failure=True)
+    assert contacts(call.send()) == ["<sip:d@x>"]
+    assert call.server.counters["lookup_failures"] == 1
+    assert "returned list, not a Redirection" in logged_failures.pop()["log_failure"].getErrorMessage()
+
+
+@pytest.mark.parametrize(
+    ("transport", "lengths", "configured", "status", "named"),
+    [
+        ("UDP", [30_000, 30_000, 30_000, 100], 302, 302, 2),
+        ("UDP", [40_000, 40_000], None, 302, 1),
+        ("UDP", [70_000, 100], 302, 500, 0),
+        ("UDP", [15_000, 100], 302, 302, 2),
+        ("TCP", [70_000, 70_000], 302, 302, 2),
+    ],
+)
+def test_what_no_datagram_holds(transport, lengths, configured, status, named):
+    """Over UDP no more targets are named than a datagram holds, the best first; where it holds none, 500 (18.1.1)."""
+    targets = [Target(f"sip:{'ü' * (length // 2)}@x", q=1 - n / 10) for n, length in enumerate(lengths)]
+    call = Call(Redirection(targets), transport=transport, redirect_status=configured)
+    response = call.send()
+    assert response.status == status
+    assert contacts(response) == [str(target) for target in targets[:named]]
+    assert transport == "TCP" or len(call.flow.sent[0][0]) < 65_507
 
 
 def reset(logged_failures):

@@ -16,12 +16,11 @@ from twisted_sipuas.syntax.fields import format_date
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, address_of_record
 from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.datagram import excess
 from twisted_sipuas.uas.queues import Queues
 from twisted_sipuas.uas.server import UserAgentServer
 
 __all__ = ["Registrar"]
-
-_MAX_LISTING = 65000  # octets: a datagram holds 65507, and the To tag and Server are still to come
 
 
 class Registrar(UserAgentServer):
@@ -160,11 +159,6 @@ def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: fl
     if "Path" in request.headers:  # RFC 3327, 5.3: the 200 has it too
         headers += [("Path", path) for path in request.headers.values("Path")]
     response = request.response(200, contacts=contacts, headers=headers, rule="10.3-41")
-    if not flow.is_reliable and not _fits(request, contacts) and len(response.to_bytes()) > _MAX_LISTING:
+    if not flow.is_reliable and excess(response, request, contacts):
         raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
     return response
-
-
-def _fits(request: Request, contacts: Iterable[str]) -> bool:
-    """Whether the 200 that lists *contacts* is surely short enough, for what it repeats of *request* is no longer."""
-    return request.size > 0 and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2
