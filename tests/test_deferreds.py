@@ -1,14 +1,18 @@
-"""Does user code get what it would get from `Deferred.fromCoroutine`, where a coroutine is begun without one?"""
+"""Does user code get what it would get from Twisted, where a coroutine is begun without it, and a time-out is ours?"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from contextvars import ContextVar
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.task import Clock
 
-from twisted_sipuas.deferreds import begun, waited_for
+from twisted_sipuas.deferreds import begun, bounded, waited_for
+from twisted_sipuas.errors import UnavailableError
 
 
 async def wait_for(deferred: Deferred[object]) -> object:
@@ -98,3 +102,83 @@ def test_a_coroutine_that_waits_for_ever():
     """One that nobody can go on with is collected in silence."""
     begun(wait_for(Deferred()))
     gc.collect()
+
+
+CANCELLERS = {
+    "none": None,
+    "silent": lambda deferred: None,
+    "result": lambda deferred: deferred.callback("too late"),
+    "None": lambda deferred: deferred.callback(None),
+    "asyncio": lambda deferred: deferred.errback(asyncio.CancelledError()),
+    "endpoint": lambda deferred: deferred.errback(ConnectingCancelledError(None)),
+    "time-out": lambda deferred: deferred.errback(TimeoutError()),
+}
+
+
+async def going_on(deferred: Deferred[object]) -> object:
+    try:
+        return await deferred
+    except BaseException:
+        return await Deferred()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("canceller", CANCELLERS.values(), ids=CANCELLERS)
+@pytest.mark.parametrize("ended_by", [TimeoutError, CancelledError])
+def test_who_ended_it(canceller, ended_by, goes_on):
+    """What waiting ends with tells who ended it, however that which was waited for takes its cancellation."""
+    clock = Clock()
+    pending: Deferred[object] = Deferred(canceller)
+    waiting = bounded(Deferred.fromCoroutine(going_on(pending)) if goes_on else pending, clock, 2)
+    results = results_of(waiting)
+    clock.advance(1.9)
+    assert results == []
+    clock.advance(0.1) if ended_by is TimeoutError else waiting.cancel()
+    assert [type(result.value) for result in results] == [ended_by]
+    assert pending.called
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("seconds", [None, 2])
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("result", [7, None, KeyError("a")])
+def test_result_in_time(result, is_late, seconds):
+    """A result that comes in time, or an exception, is passed on, and leaves no timer."""
+    clock = Clock()
+    pending: Deferred[object] = Deferred()
+    fire = pending.errback if isinstance(result, Exception) else pending.callback
+    if not is_late:
+        fire(result)
+    results = results_of(bounded(pending, clock, seconds))
+    if is_late:
+        assert results == []
+        fire(result)
+    assert [getattr(result, "value", result) for result in results] == [result]
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("error", [CancelledError(), asyncio.CancelledError()])
+def test_given_up_of_its_own_accord(error):
+    """What gives up though nobody asked it to is a failure like others, and no cancellation."""
+    pending: Deferred[object] = Deferred()
+    results = results_of(bounded(pending, Clock(), 2))
+    pending.errback(error)
+    assert results[0].check(UnavailableError)
+
+
+def test_canceller_that_fails(logged_failures):
+    """A canceller that raises is logged, and the time is up all the same."""
+    clock = Clock()
+    results = results_of(bounded(Deferred(lambda deferred: 1 / 0), clock, 2))
+    clock.advance(2)
+    assert results[0].check(TimeoutError)
+    assert logged_failures.pop()["log_failure"].check(ZeroDivisionError)
+
+
+def test_cancelled_by_the_canceller():
+    """A canceller that has its caller give up meanwhile does no harm."""
+    clock = Clock()
+    waiting = bounded(Deferred(lambda deferred: waiting.cancel()), clock, 2)
+    results = results_of(waiting)
+    clock.advance(2)
+    assert [result.type for result in results] == [CancelledError]

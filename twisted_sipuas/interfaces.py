@@ -194,7 +194,8 @@ class ILocationService(Interface):
         the answer to the request. `UnavailableError`, which is one, says that the service cannot tell now, and any
         other failure answers 500; after these two the next service is asked only if the operator wants that. A service
         that knows by itself that it is down raises the former at once, not by way of a `Deferred`, and is asked again
-        the next time. The `Deferred` is cancelled when nobody waits for the answer any longer.
+        the next time. The `Deferred` is cancelled when nobody waits for the answer any longer; what it fires with then,
+        if at all, is of no account.
         """
 
 

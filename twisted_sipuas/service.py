@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -14,7 +14,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_sipuas.errors import MessageSyntaxError, StartError
-from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver, IRequestSender, ITransactionUser
+from twisted_sipuas.interfaces import (
+    Address,
+    IFlow,
+    ILocationService,
+    IMessageReceiver,
+    IRequestSender,
+    ITransactionUser,
+)
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI
@@ -177,7 +184,7 @@ class SIPService(Service):
         try:
             self._load_access()
             for service in self._services():
-                service.privilegedStartService()
+                _start(service, service.privilegedStartService)
                 opened.append(service)
             self._listeners.open()
         except BaseException:
@@ -192,7 +199,7 @@ class SIPService(Service):
             self.privilegedStartService()
         try:
             for service in self._services():
-                service.startService()
+                _start(service, service.startService)
         except BaseException:
             self._abandon_start(self._services())
             raise
@@ -438,6 +445,20 @@ def _sent_by(found: IFlow, flow: IFlow) -> Address:
 def _has_to_tag(request: Request) -> bool:
     """Whether *request* claims to be in a dialog; whether it is one's own transaction user may know (12.2.2)."""
     return request.to.tag is not None
+
+
+def _start(service: IService, start: Callable[[], object]) -> None:
+    """Call *start* of *service*; of a location service that fails `StartError` says which, for its user to mend it."""
+    try:
+        start()
+    except StartError:
+        raise
+    except Exception as error:
+        if not ILocationService.providedBy(service):
+            raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        what = getattr(service, "description", service)
+        raise StartError(f"the location service {what} cannot be started: {why}; see --location") from error
 
 
 def _log_unended(failure: Failure) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,7 +150,8 @@ def twistd_command() -> list[str]:
 
 def environment() -> dict[str, str]:
     root = Path(__file__).parents[2]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    paths = [str(root), sysconfig.get_path("purelib"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def worker_pids(parent: int) -> dict[int, int]:
@@ -568,20 +570,30 @@ def test_daemon(make, tmp_path):
     wait_until(lambda: not any(map(is_running, pids.values())))
 
 
-def can_be_nobody() -> bool:
-    """Whether we may become nobody, who can run Python and read the package then."""
-    code = "import os; os.setgid(65534); os.setuid(65534); import twisted_sipuas.worker"
-    return os.getuid() == 0 and subprocess.run([sys.executable, "-c", code], env=environment()).returncode == 0
+def python_of_nobody() -> str | None:
+    """Return a Python that we may become nobody with, who can run it and read the package then; root's own may be his.
+
+    The system's is as good, with the packages of ours.
+    """
+    code = (
+        "import os, subprocess, sys; os.setgid(65534); os.setuid(65534); "
+        "sys.exit(subprocess.call([sys.executable, '-c', 'import twisted_sipuas.worker']))"
+    )
+    for python in (sys.executable, "/usr/bin/python3"):
+        if os.getuid() == 0 and subprocess.run([python, "-c", code], env=environment(), cwd="/").returncode == 0:
+            return python
+    return None
 
 
 def test_dropped_privileges(make):
     """With ``--uid`` the parent binds a port of root's, and workers are not root, nor is what replaces one."""
-    if not can_be_nobody():
+    python = python_of_nobody()
+    if python is None:
         pytest.skip("not root, or others cannot read Python and the package")
     server = make("--mode", "stateless", twistd=("-n", "--pidfile=", "--uid", "65534", "--gid", "65534"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         port = next(port for port in range(700, 1000) if can_bind(probe, port))
-    server.command = [argument.replace(str(server.port), str(port)) for argument in server.command]
+    server.command = [python, *(argument.replace(str(server.port), str(port)) for argument in server.command[1:])]
     server.port = port
     server.start()
     one, _ = server.phones(1, 2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -41,13 +44,14 @@ class Service_(Service):
         self.waiting = []
         self.heard = []
         self.counters = {"own": 7}
+        self.canceller = None
 
     def lookup(self, request_uri, request):
         self.asked += 1
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         if self.answer == "wait":
-            self.waiting.append(Deferred(lambda _: self.heard.append("cancelled")))
+            self.waiting.append(Deferred(self.canceller or (lambda _: self.heard.append("cancelled"))))
             return self.waiting[-1]
         return self.answer
 
@@ -85,7 +89,7 @@ class Case:
         """Ask, let the service answer with *result*, and return what came of it."""
         results = self.ask(uri)
         waiting = self.service.waiting[-1]
-        waiting.errback(result) if isinstance(result, Exception) else waiting.callback(result)
+        waiting.errback(result) if isinstance(result, BaseException) else waiting.callback(result)
         return getattr(results[0], "value", results[0])
 
 
@@ -129,6 +133,17 @@ def test_cancelled_look_up_is_no_failure():
         case.ask()
         case.pending.cancel()
     assert case.service.heard == ["cancelled"] * 6
+    assert case.guarded.counters["failures"] == 0
+    assert case.ask_and_wait(FOUND) is FOUND
+
+
+def test_callers_who_hang_up_are_no_failures():
+    """Nor do they have the service left alone, by whatever exception it says that it was cancelled."""
+    case = Case("wait")
+    case.service.canceller = lambda pending: pending.errback(ConnectingCancelledError(None))
+    for _ in range(6):
+        case.ask()
+        case.pending.cancel()
     assert case.guarded.counters["failures"] == 0
     assert case.ask_and_wait(FOUND) is FOUND
 
@@ -181,14 +196,14 @@ def test_rest_is_bounded():
     """However long a service is down, it is tried every thirty seconds."""
     clock = Clock()
     breaker = CircuitBreaker(clock, max_failures=1)
-    breaker.failed()
+    breaker.failed(breaker.admit())
     rests = []
     while len(rests) < 7:
         began = clock.seconds()
-        while not breaker.admit():
+        while not (number := breaker.admit()):
             clock.advance(1)
         rests.append(clock.seconds() - began)
-        breaker.failed()
+        breaker.failed(number)
     assert rests == [1, 2, 4, 8, 16, 30, 30]
 
 
@@ -196,12 +211,65 @@ def test_trial_that_is_given_up():
     """A try that is given up is no verdict, and the next one may be made."""
     clock = Clock()
     breaker = CircuitBreaker(clock, max_failures=1)
-    breaker.failed()
+    breaker.failed(breaker.admit())
     clock.advance(1)
-    assert breaker.admit()
+    trial = breaker.admit()
+    assert trial
     assert not breaker.admit()
-    breaker.given_up()
+    breaker.given_up(trial)
     assert breaker.admit()
+
+
+@pytest.mark.parametrize("told", ["succeeded", "failed", "given_up"])
+def test_stragglers(told):
+    """What was begun before the rest has no say in it, and is not taken for the trial that comes after."""
+    clock = Clock()
+    breaker = CircuitBreaker(clock, max_failures=1)
+    straggler = breaker.admit()
+    breaker.failed(breaker.admit())
+    getattr(breaker, told)(straggler)
+    assert breaker.is_open
+    assert not breaker.admit()
+    clock.advance(1)
+    trial = breaker.admit()
+    getattr(breaker, told)(straggler)
+    assert breaker.is_open
+    assert not breaker.admit(), "the trial goes on"
+    breaker.succeeded(trial)
+    getattr(breaker, told)(straggler)
+    assert not breaker.is_open
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, lambda: ConnectingCancelledError(None)])
+def test_trial_however_it_is_cancelled(error):
+    """A trial that is cancelled is over, by whatever exception it says so; and so is one that gives up by itself."""
+    case = Case("wait")
+    for _ in range(5):
+        case.ask_and_wait(RuntimeError("down"))
+    case.clock.advance(1)
+    case.service.canceller = lambda pending: pending.errback(error())
+    case.ask()
+    case.pending.cancel()
+    assert case.guarded.counters["failures"] == 5
+    case.service.canceller = None
+    assert case.ask() == []
+    case.service.waiting[-1].errback(error())
+    case.clock.advance(2)
+    assert case.ask_and_wait(FOUND) is FOUND
+
+
+def test_trial_that_raises_what_is_no_exception():
+    """A trial is over, too, by what Python derives from BaseException alone."""
+    case = Case("wait")
+    for _ in range(5):
+        case.ask_and_wait(RuntimeError("down"))
+    case.clock.advance(1)
+    case.service.answer = asyncio.CancelledError()
+    with pytest.raises(asyncio.CancelledError):
+        case.ask()
+    case.clock.advance(2)
+    case.service.answer = FOUND
+    assert case.ask() is FOUND
 
 
 def test_refusals_are_answers():

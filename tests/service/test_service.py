@@ -37,8 +37,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_sipuas.errors import StartError
-from twisted_sipuas.interfaces import Address, EndReason, IMessageReceiver, IServerTransaction
-from twisted_sipuas.location import MemoryBindingStore
+from twisted_sipuas.interfaces import Address, EndReason, ILocationService, IMessageReceiver, IServerTransaction
+from twisted_sipuas.location import MemoryBindingStore, guarded
 from twisted_sipuas.service import Listen, Listening, SIPService
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.headers import Headers
@@ -48,6 +48,7 @@ from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
 from twisted_sipuas.transport.udp import SIPDatagramProtocol
+from twisted_sipuas.uas.redirect import RedirectServer
 from twisted_sipuas.uas.registrar import Registrar
 
 reactor: Any = the_reactor
@@ -1419,3 +1420,33 @@ def test_started_before_it_has_stopped() -> None:
     assert flow.responses[0].status == 200
     service.stopService()
     clock.pump([0.5] * 12)
+
+
+@implementer(ILocationService)
+class Closed(Service):
+    """A location service that cannot be started: *name* is the method that fails."""
+
+    description = "closed"
+
+    def __init__(self, name):
+        setattr(self, name, self.fail)
+
+    def fail(self):
+        raise RuntimeError("cannot\nopen")
+
+    def lookup(self, request_uri, request):
+        return None
+
+
+@pytest.mark.parametrize("name", ["privilegedStartService", "startService"])
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_location_service_that_cannot_be_started(name, is_guarded):
+    """A location service that cannot be started is a StartError of one line that names it and the option."""
+    clock = Clock()
+    location = guarded(Closed(name), clock) if is_guarded else Closed(name)
+    service = SIPService(clock, RedirectServer([location]))
+    with pytest.raises(StartError) as raised:
+        service.startService()
+    assert str(raised.value) == (
+        "the location service closed cannot be started: RuntimeError: cannot open; see --location"
+    )

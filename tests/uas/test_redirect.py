@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -182,6 +185,36 @@ def test_what_is_no_redirection(logged_failures):
     assert "returned str, not a Redirection" in logged_failures.pop()["log_failure"].getErrorMessage()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_wrong_answer_is_a_failure(logged_failures, at_once):
+    """It is a failure like any other: counted, and the next service is asked if the operator wants that."""
+    wrong = ["sip:c@x"]
+    call = Call(wrong if at_once else succeed(wrong), Redirection(["sip:d@x"]), asks_next_on_failure=True)
+    assert contacts(call.send()) == ["<sip:d@x>"]
+    assert call.server.counters["lookup_failures"] == 1
+    assert "returned list, not a Redirection" in logged_failures.pop()["log_failure"].getErrorMessage()
+
+
+@pytest.mark.parametrize(
+    ("transport", "lengths", "configured", "status", "named"),
+    [
+        ("UDP", [30_000, 30_000, 30_000, 100], 302, 302, 2),
+        ("UDP", [40_000, 40_000], None, 302, 1),
+        ("UDP", [70_000, 100], 302, 500, 0),
+        ("UDP", [15_000, 100], 302, 302, 2),
+        ("TCP", [70_000, 70_000], 302, 302, 2),
+    ],
+)
+def test_what_no_datagram_holds(transport, lengths, configured, status, named):
+    """Over UDP no more targets are named than a datagram holds, the best first; where it holds none, 500 (18.1.1)."""
+    targets = [Target(f"sip:{'ü' * (length // 2)}@x", q=1 - n / 10) for n, length in enumerate(lengths)]
+    call = Call(Redirection(targets), transport=transport, redirect_status=configured)
+    response = call.send()
+    assert response.status == status
+    assert contacts(response) == [str(target) for target in targets[:named]]
+    assert transport == "TCP" or len(call.flow.sent[0][0]) < 65_507
+
+
 def reset(logged_failures):
     """Return how many failures were logged, and forget them."""
     number = len(logged_failures)
@@ -245,6 +278,40 @@ def test_look_up_takes_too_long():
     call.send()
     call.clock.advance(3)
     assert contacts(call.flow.responses[-1]) == ["<sip:c@x>"]
+
+
+CANCELLERS = [
+    lambda pending: pending.errback(ConnectingCancelledError(None)),
+    lambda pending: pending.errback(asyncio.CancelledError()),
+    lambda pending: pending.callback(None),
+    lambda pending: pending.callback(Redirection(["sip:late@x"])),
+]
+
+
+@pytest.mark.parametrize("canceller", CANCELLERS)
+@pytest.mark.parametrize("asks_next", [False, True])
+def test_too_long_however_it_is_cancelled(canceller, asks_next):
+    """A look-up that took too long is answered 504, or the next service is asked, whatever it makes of its end."""
+    call = Call(Deferred(canceller), Redirection(["sip:c@x"]), asks_next_on_failure=asks_next)
+    call.send()
+    call.clock.advance(2)
+    assert call.flow.responses[-1].status == (302 if asks_next else 504)
+    assert len(call.tables[1].asked) == asks_next
+    assert call.server.counters["lookup_timeouts"] == 1
+
+
+@pytest.mark.requirement("8.3-3")
+@pytest.mark.parametrize("canceller", CANCELLERS)
+@pytest.mark.parametrize("end", ["CANCEL", "close"])
+def test_call_that_is_over(canceller, end):
+    """For a call that is over no other service is asked, whatever the look-up makes of its cancellation (8.3)."""
+    call = Call(Deferred(canceller), Redirection(["sip:c@x"]), transport="TCP", asks_next_on_failure=True)
+    call.send()
+    call.flow.close() if end == "close" else call.send("CANCEL")
+    assert [response.status for response in call.flow.responses] == ([503] if end == "close" else [200, 487])
+    assert call.tables[1].asked == []
+    assert call.server.counters["lookup_failures"] == call.server.counters["handlers"] == 0
+    assert call.flow._closing == set()
 
 
 def test_service_with_a_deadline_of_its_own():

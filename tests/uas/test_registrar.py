@@ -14,10 +14,10 @@ from twisted_sipuas.testing import RecordingFlow, make_request
 class Client:
     """A registrar over a store, and a client that sends it REGISTERs, each with a CSeq of its own."""
 
-    def __init__(self, store=None, **options):
+    def __init__(self, store=None, registrar=Registrar, **options):
         self.clock = Clock()
         self.store = MemoryBindingStore(self.clock) if store is None else store
-        self.registrar = Registrar(self.store, **options)
+        self.registrar = registrar(self.store, **options)
         self.service = SIPService(self.clock, self.registrar)
         self.flow = RecordingFlow("TCP")
         self.cseq = 0
@@ -234,7 +234,66 @@ def test_in_the_order_received():
     client.store.commit()
     client.store.commit()
     assert [len(contacts(response)) for response in client.flow.responses] == [1, 1, 2]
-    assert client.registrar._queues == {}, "nothing is kept for addresses without a REGISTER"
+    assert len(client.registrar._queues) == 0, "nothing is kept for addresses without a REGISTER"
+
+
+@pytest.mark.requirement("10.3-7")
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [
+        ((), 200),
+        (("<sip:bob@192.0.2.1>;expires=1",), 423),
+        (("<sip:bob@192.0.2.1>", "<sip:bob@192.0.2.2>"), 500),
+        (None, 503),
+    ],
+)
+def test_second_that_is_answered_at_once(second, status):
+    """Whatever the next REGISTER in the queue comes to in no time, the first one gets its own answer (10.3)."""
+    client = Client(SlowStore())
+    client.register("<sip:bob@192.0.2.1>", cseq=7)
+    if second is None:
+        client.store.bindings = raising(SIPError(503))
+    client.register(*(second or ()), cseq=6)
+    client.store.commit()
+    assert sorted(response.status for response in client.flow.responses) == sorted([200, status])
+    assert len(client.registrar._queues) == 0
+
+
+def raising(error):
+    def bindings(address_of_record):
+        raise error
+
+    return bindings
+
+
+class SlowPolicy(Registrar):
+    """Says who may register when the test does, by `verdicts`."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.verdicts = []
+
+    def may_register(self, identity, uri, request):
+        self.verdicts.append(Deferred())
+        return self.verdicts[-1]
+
+
+@pytest.mark.requirement("10.3-7")
+@pytest.mark.parametrize("first_may", [True, False, SIPError(500)])
+def test_order_though_the_verdicts_are_late(first_may):
+    """A REGISTER does not overtake one whose sender is still being looked at, nor is it lost with it (10.3)."""
+    client = Client(registrar=SlowPolicy)
+    client.register("<sip:bob@192.0.2.1>")
+    client.register("<sip:bob@192.0.2.1>;expires=0")
+    first, second = client.registrar.verdicts
+    second.callback(True)
+    assert client.flow.responses == []
+    first.errback(first_may) if isinstance(first_may, SIPError) else first.callback(first_may)
+    assert sorted(response.status for response in client.flow.responses) == [
+        200, {True: 200, False: 403}.get(first_may, 500)
+    ]  # fmt: skip
+    assert client.store.bindings("sip:bob@example.com")[0] == ()
+    assert len(client.registrar._queues) == 0
 
 
 @pytest.mark.requirement("3327-1")
@@ -325,7 +384,7 @@ def test_slow_store():
     client.clock.pump([1] * 40)
     assert [response.status for response in client.flow.responses] == [100]
     assert client.clock.getDelayedCalls() == []
-    assert client.registrar._queues == {}
+    assert len(client.registrar._queues) == 0
 
 
 def test_listing_that_no_datagram_holds():

@@ -16,7 +16,7 @@ from twisted_sipuas.auth.credentials import DigestCredentials, checkable_hashes
 from twisted_sipuas.auth.delays import Delays, Pair
 from twisted_sipuas.auth.digest import ALGORITHMS, QOP, Algorithm, Digest, challenge, octets
 from twisted_sipuas.auth.nonces import NonceCounts, Nonces
-from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.deferreds import bounded, waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError, StartError, UnavailableError, refuse_line_breaks
 from twisted_sipuas.interfaces import IAuthenticator, IServerTransaction
 from twisted_sipuas.logs import Logger
@@ -311,11 +311,9 @@ class DigestAuthenticator:
         pending = waited_for(answer)
         if pending is None:
             return answer
-        if not pending.called:
-            assert self.clock is not None, "a service gives its clock to its transaction user"
-            pending.addTimeout(self.lookup_timeout, self.clock)
+        assert self.clock is not None, "a service gives its clock to its transaction user"
         try:
-            return await pending
+            return await bounded(pending, self.clock, self.lookup_timeout)
         except TimeoutError:
             self._counters["checker_timeouts"] += 1
             raise UnavailableError(status=504, rule="lookup_timeout") from None

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.deferreds import bounded, waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import IBindingStore, ILocationService
 from twisted_sipuas.location.target import Redirection, Target
@@ -29,11 +29,24 @@ _log = Logger()
 class CircuitBreaker:
     """Leaves what keeps failing alone for a while, so that nobody waits for it and it can recover.
 
-    After *max_failures* in a row it opens: nothing is let through for *rest* seconds. Then one try is; if that fails
-    too, the next rest is twice as long, *max_rest* at most. A success closes it.
+    After *max_failures* in a row it opens: nothing is let through for *rest* seconds. Then one try, the trial, is; if
+    that fails too, the next rest is twice as long, *max_rest* at most. If it succeeds, the breaker closes.
+
+    Whoever makes a try says how it went: `succeeded`, `failed` or `given_up`, with what `admit` returned for it. What
+    was begun before the breaker opened says nothing about the time after that, and does not count.
     """
 
-    __slots__ = ("_clock", "_failures", "_is_on_trial", "_max_failures", "_max_rest", "_next_rest", "_rest", "_until")
+    __slots__ = (
+        "_clock",
+        "_failures",
+        "_is_on_trial",
+        "_max_failures",
+        "_max_rest",
+        "_next_rest",
+        "_rest",
+        "_round",
+        "_until",
+    )
 
     def __init__(
         self, clock: IReactorTime, *, max_failures: int = 5, rest: float = 1.0, max_rest: float = 30.0
@@ -46,39 +59,46 @@ class CircuitBreaker:
         self._failures = 0
         self._until: float | None = None
         self._is_on_trial = False
+        self._round = 1  # of tries: another begins with each trial, and ends as the breaker opens
 
     @property
     def is_open(self) -> bool:
         """Whether it has opened, and no success has closed it again."""
         return self._until is not None
 
-    def admit(self) -> bool:
-        """Whether a try may be made now. Who makes it says how it went: `succeeded`, `failed` or `given_up`."""
+    def admit(self) -> int:
+        """Return the number of the round that a try made now belongs to; 0 if none may be made."""
         if self._until is None:
-            return True
+            return self._round
         if self._is_on_trial or self._clock.seconds() < self._until:
-            return False
+            return 0
         self._is_on_trial = True
-        return True
+        self._round += 1
+        return self._round
 
-    def succeeded(self) -> None:
-        """A try went well."""
-        self._failures = 0
-        self._until = None
-        self._next_rest = self._rest
-        self._is_on_trial = False
+    def succeeded(self, number: int) -> None:
+        """A try of the round *number* went well."""
+        if number == self._round:
+            self._failures = 0
+            self._until = None
+            self._next_rest = self._rest
+            self._is_on_trial = False
 
-    def failed(self) -> None:
-        """A try failed."""
+    def failed(self, number: int) -> None:
+        """A try of the round *number* failed."""
+        if number != self._round:
+            return
         self._failures += 1
-        if self._is_on_trial or (self._until is None and self._failures >= self._max_failures):
+        if self._is_on_trial or self._failures >= self._max_failures:
             self._until = self._clock.seconds() + self._next_rest
             self._next_rest = min(2 * self._next_rest, self._max_rest)
             self._is_on_trial = False
+            self._round += 1
 
-    def given_up(self) -> None:
-        """A try was given up by who made it, which tells nothing."""
-        self._is_on_trial = False
+    def given_up(self, number: int) -> None:
+        """A try of the round *number* was given up by who made it, which tells nothing."""
+        if number == self._round:
+            self._is_on_trial = False
 
 
 _Found = TypeVar("_Found", bound="Redirection | SIPError | None")
@@ -165,7 +185,8 @@ class GuardedLocationService(Service):
 
     def _asked(self, timeout: float | None, function: Any, *arguments: object) -> Any:
         """Return what *function* returns, or a `Deferred` of it that fails after *timeout* seconds, if not None."""
-        if not self._breaker.admit():
+        number = self._breaker.admit()
+        if not number:
             self._counters["not_asked"] += 1
             raise UnavailableError(rule="circuit breaker")
         try:
@@ -174,47 +195,45 @@ class GuardedLocationService(Service):
             # It knows itself that it is down, and nobody waited for that: there is nothing to spare, and to leave it
             # alone would only keep it away when it is back.
             self._counters["failures"] += 1
-            self._breaker.given_up()
+            self._breaker.given_up(number)
             raise
-        except Exception as error:
-            self._note(error)
+        except BaseException as error:
+            self._note(number, error)
             raise
         pending = waited_for(found)
         if pending is None:
-            self._note(None)
+            self._note(number, None)
             return found
-        return Deferred.fromCoroutine(self._waited(pending, timeout))
+        return Deferred.fromCoroutine(self._waited(number, pending, timeout))
 
-    async def _waited(self, pending: Deferred[Any], timeout: float | None) -> Any:
-        if timeout is not None:
-            pending.addTimeout(timeout, self._clock)
+    async def _waited(self, number: int, pending: Deferred[Any], timeout: float | None) -> Any:
         try:
-            found = await pending
+            found = await bounded(pending, self._clock, timeout)
         except TimeoutError as error:
             self._counters["timeouts"] += 1
-            self._note(error)
+            self._note(number, error)
             raise UnavailableError(status=504, rule="lookup_timeout") from None
-        except CancelledError:
-            self._breaker.given_up()
+        except (CancelledError, GeneratorExit):
+            self._breaker.given_up(number)
             raise
-        except Exception as error:
-            self._note(error)
+        except BaseException as error:
+            self._note(number, error)
             raise
-        self._note(None)
+        self._note(number, None)
         return found
 
-    def _note(self, error: Exception | None) -> None:
-        """Count how a try went, and log when the service begins and ceases to be left alone."""
+    def _note(self, number: int, error: BaseException | None) -> None:
+        """Count how a try of the round *number* went, and log when the service begins and ceases to be left alone."""
         breaker = self._breaker
         was_open = breaker.is_open
         if error is None or (isinstance(error, SIPError) and not isinstance(error, UnavailableError)):
-            breaker.succeeded()
+            breaker.succeeded(number)
         else:
             self._counters["failures"] += 1
             if isinstance(error, UnavailableError) and error.status == 500:
-                breaker.succeeded()  # it answers, if wrongly, and to others perhaps rightly
+                breaker.succeeded(number)  # it answers, if wrongly, and to others perhaps rightly
             else:
-                breaker.failed()
+                breaker.failed(number)
         if breaker.is_open and not was_open:
             why = f"{error} ({error.rule})" if isinstance(error, UnavailableError) and error.rule else error
             _log.error("{what} fails and is left alone for a while: {why}", what=self.description, why=why)

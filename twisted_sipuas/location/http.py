@@ -147,8 +147,6 @@ class HTTPLocationService(Service):
         except _TooLong:
             raise self._faulty(f"expected no more than {self.max_answer} octets") from None
         except Exception as error:
-            if _was_cancelled(error):
-                raise CancelledError from None
             raise UnavailableError(rule=_reason(error)) from error
         finally:
             self._turns.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
@@ -10,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_sipuas.deferreds import waited_for
+from twisted_sipuas.deferreds import bounded, waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocationService, IServerTransaction
 from twisted_sipuas.location.target import Redirection, Target
@@ -18,6 +19,7 @@ from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, URI
 from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.datagram import excess, shorten
 from twisted_sipuas.uas.registrar import Registrar
 from twisted_sipuas.uas.server import UserAgentServer
 
@@ -147,28 +149,30 @@ class RedirectServer(UserAgentServer):
         for number in range(first, len(self.locations)):
             location = self.locations[number]
             try:
-                found = location.lookup(request.uri, request)
+                found: Any = location.lookup(request.uri, request)
+                pending = None if found is None or isinstance(found, Redirection) else _pending(found)
             except Exception as error:
                 failure = self._failed(location, error)
                 continue
-            pending = waited_for(found)
             if pending is not None:
                 return self._await_look_up(pending, request, flow, number, failure)
             if found is not None:
-                return self._redirect(request, found)
+                return self._redirect(request, flow, found)
         raise failure or SIPError(404, rule="8.3-2")
 
     async def _await_look_up(
         self, pending: Deferred[Any], request: Request, flow: IFlow, number: int, failure: Exception | None
     ) -> object:
         location = self.locations[number]
-        if getattr(location, "lookup_timeout", None) is None:
-            assert self.clock is not None, "a service gives its clock to its transaction user"
-            pending.addTimeout(self.lookup_timeout, self.clock)
+        assert self.clock is not None, "a service gives its clock to its transaction user"
+        is_left_to_it = getattr(location, "lookup_timeout", None) is not None
+        waiting = bounded(pending, self.clock, None if is_left_to_it else self.lookup_timeout)
         closed = cast("Deferred[None]", flow.when_closed())
-        closed.addCallbacks(lambda _: pending.cancel(), lambda _: None)
+        closed.addCallbacks(lambda _: waiting.cancel(), lambda _: None)
         try:
-            found = await pending
+            found = await waiting
+            if not (found is None or isinstance(found, Redirection)):
+                raise _wrong(found)
         except CancelledError:
             if not closed.called:
                 raise
@@ -184,7 +188,7 @@ class RedirectServer(UserAgentServer):
         finally:
             closed.cancel()
         if found is not None:
-            return self._redirect(request, found)
+            return self._redirect(request, flow, found)
         answer = self._look_up(request, flow, number + 1, failure)
         later = waited_for(answer)
         return answer if later is None else await later
@@ -200,17 +204,36 @@ class RedirectServer(UserAgentServer):
             _log.failure("{what} failed, and the next one is asked", Failure(error), what=location.description)
         return error
 
-    def _redirect(self, request: Request, found: object) -> Response:
-        if not isinstance(found, Redirection):
-            raise TypeError(f"a location service returned {type(found).__name__}, not a Redirection")
+    def _redirect(self, request: Request, flow: IFlow, found: Redirection) -> Response:
+        """Return the 3xx that names as many of the targets *found*, those of the highest q first, as it may."""
         targets = [target for target in found.targets if _is_fit(target.uri, request.uri)]
         if not targets:
             raise SIPError(404, rule="8.3-9")
         if len(targets) > 1:
             targets.sort(key=_preference, reverse=True)
             del targets[self.max_targets :]
-        status = found.status or self.redirect_status or (302 if len(targets) == 1 else 300)
-        return request.response(status, contacts=targets, headers=found.headers, rule="8.3-6")
+        contacts = [str(target) for target in targets]
+        while contacts:
+            status = found.status or self.redirect_status or (302 if len(contacts) == 1 else 300)
+            response = request.response(status, contacts=contacts, headers=found.headers, rule="8.3-6")
+            added = [*contacts, *chain.from_iterable(found.headers)] if found.headers else contacts
+            octets = 0 if flow.is_reliable else excess(response, request, added)
+            if not octets:
+                return response
+            shorten(contacts, octets)
+        raise SIPError(500, "The Targets Do Not Fit Into a Datagram", rule="18-5")
+
+
+def _pending(found: object) -> Deferred[Any]:
+    """Return the `Deferred` of what is *found*; raises `TypeError` for what a location service must not return."""
+    pending = waited_for(found)
+    if pending is None:
+        raise _wrong(found)
+    return pending
+
+
+def _wrong(found: object) -> TypeError:
+    return TypeError(f"a location service returned {type(found).__name__}, not a Redirection")
 
 
 def _is_fit(target: URI, request_uri: URI) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_sipuas.deferreds import waited_for
@@ -17,11 +16,11 @@ from twisted_sipuas.syntax.fields import format_date
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, address_of_record
 from twisted_sipuas.uas import inspection
+from twisted_sipuas.uas.datagram import excess
+from twisted_sipuas.uas.queues import Queues
 from twisted_sipuas.uas.server import UserAgentServer
 
 __all__ = ["Registrar"]
-
-_MAX_LISTING = 65000  # octets: a datagram holds 65507, and the To tag and Server are still to come
 
 
 class Registrar(UserAgentServer):
@@ -29,7 +28,8 @@ class Registrar(UserAgentServer):
 
     REGISTERs for one address-of-record are processed in the order received (10.3); each is applied whole or not at
     all, and answered 200 only when the store says that the change will last. *limits* bound the intervals and the
-    number of contacts. *authenticator*, *domains* and *clock* are as for `UserAgentServer`.
+    number of contacts. *authenticator*, *domains* and *clock* are as for `UserAgentServer`. Where the authenticator
+    takes its time, the order is that in which it lets them in: else anybody could hold up the REGISTERs of another.
     """
 
     checks: ClassVar[tuple[inspection.Check, ...]] = (
@@ -48,7 +48,7 @@ class Registrar(UserAgentServer):
     `timeout_status`."""
 
     max_queued: ClassVar[int] = 30
-    """REGISTERs that may wait for others of the same address-of-record; more get 503."""
+    """REGISTERs that may wait for others of the same address-of-record, or `may_register`; more get 503."""
 
     max_attempts: ClassVar[int] = 5
     """How often a change is tried when another server changes the same address-of-record; then 503."""
@@ -65,7 +65,7 @@ class Registrar(UserAgentServer):
         super().__init__(authenticator=authenticator, domains=domains, clock=clock)
         self.store = store
         self.limits = limits or Limits()
-        self._queues: dict[str, DeferredLock | None] = {}  # None while one is at it and nobody waits, as nearly always
+        self._queues = Queues()  # by address-of-record
         self._refused = {"queue_refusals": 0, "race_refusals": 0}
 
     @property
@@ -102,33 +102,25 @@ class Registrar(UserAgentServer):
     async def handle_REGISTER(self, request: Request, transaction: IServerTransaction) -> Response:
         """Steps 4 to 8 of 10.3."""
         uri = _registered(request)
-        verdict: object = self.may_register(transaction.identity, uri, request)
-        pending = waited_for(verdict)
-        if not (verdict if pending is None else await pending):
-            raise SIPError(403, rule="10.3-15")
-        if not inspection.is_served(self, uri, transaction.flow):
-            raise SIPError(404, rule="10.3-17")
         address = address_of_record(uri)
-        registration = Registration.from_request(request, self.limits)
-        if address not in self._queues:
-            self._queues[address] = None
-        else:
-            queue = self._queues[address]
-            if queue is None:
-                queue = self._queues[address] = DeferredLock()
-                queue.acquire()  # for the one that is at it
-            if len(queue.waiting) >= self.max_queued:
-                self._refused["queue_refusals"] += 1
-                raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
-            await queue.acquire()
+        if self._queues.length(address) > self.max_queued:
+            self._refused["queue_refusals"] += 1
+            raise SIPError(503, headers=[("Retry-After", "5")], rule="max_queued")
+        place = self._queues.enter(address)
         try:
+            verdict: object = self.may_register(transaction.identity, uri, request)
+            pending = waited_for(verdict)
+            if not (verdict if pending is None else await pending):
+                raise SIPError(403, rule="10.3-15")
+            if not inspection.is_served(self, uri, transaction.flow):
+                raise SIPError(404, rule="10.3-17")
+            registration = Registration.from_request(request, self.limits)
+            turn = self._queues.turn_of(place)
+            if turn is not None:
+                await turn
             return await self._register(request, transaction.flow, address, registration)
         finally:
-            queue = self._queues[address]
-            if queue is not None:
-                queue.release()
-            if queue is None or not queue.locked:
-                del self._queues[address]
+            self._queues.leave(place)
 
     async def _register(self, request: Request, flow: IFlow, address: str, registration: Registration) -> Response:
         """Steps 6 to 8: change the bindings all at once, and list those that there are now."""
@@ -168,11 +160,6 @@ def _listing(request: Request, flow: IFlow, bindings: Iterable[Binding], now: fl
     if "Path" in request.headers:  # RFC 3327, 5.3: the 200 has it too
         headers += [("Path", path) for path in request.headers.values("Path")]
     response = request.response(200, contacts=contacts, headers=headers, rule="10.3-41")
-    if not flow.is_reliable and not _fits(request, contacts) and len(response.to_bytes()) > _MAX_LISTING:
+    if not flow.is_reliable and excess(response, request, contacts):
         raise SIPError(500, "The Bindings Do Not Fit Into a Datagram", rule="18-5")
     return response
-
-
-def _fits(request: Request, contacts: Iterable[str]) -> bool:
-    """Whether the 200 that lists *contacts* is surely short enough, for what it repeats of *request* is no longer."""
-    return request.size > 0 and request.size + 4 * sum(map(len, contacts)) < _MAX_LISTING // 2
