@@ -15,9 +15,10 @@ import pytest
 START_TIMEOUT = 20.0
 
 
-def free_port(first: int = 6400) -> int:
-    """Return a free port from *first*, below those that the system gives to clients: a server is to come back on it."""
-    for port in random.sample(range(first, 9999), 300):  # or two test runs would find the same one
+def free_port(but: int = 0) -> int:
+    """Return a free port, not *but*, below those that the system gives to clients: a server is to come back on it."""
+    ports = [port for port in range(6400, 9999) if port != but]
+    for port in random.sample(ports, 300):  # or two test runs would find the same one
         with socket.socket() as tcp:
             try:
                 tcp.bind(("127.0.0.1", port))

@@ -248,11 +248,11 @@ def write_certificate(directory, name):
 
 @pytest.fixture
 def secure_redis(tmp_path):
-    """A Redis whose certificate is ``redis.pem``; ``port`` plus 1000 is where it speaks TLS."""
+    """A Redis whose certificate is ``redis.pem``; ``tls_port`` is where it speaks TLS."""
     key, certificate = write_certificate(tmp_path, "redis")
     write_certificate(tmp_path, "another")
     redis = RedisProcess(tmp_path / "redis")
-    redis.tls_port = free_port(redis.port + 1)
+    redis.tls_port = free_port(redis.port)
     redis.arguments += [
         "--tls-port", str(redis.tls_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
         "--tls-auth-clients", "no",
