@@ -17,8 +17,8 @@ START_TIMEOUT = 20.0
 
 def free_port(but: int = 0) -> int:
     """Return a free port, not *but*, below those that the system gives to clients: a server is to come back on it."""
-    others = [port for port in range(6400, 9999) if port != but]
-    for port in random.sample(others, 300):  # at random, or two test runs would find the same one
+    ports = [port for port in range(6400, 9999) if port != but]
+    for port in random.sample(ports, 300):  # or two test runs would find the same one
         with socket.socket() as tcp:
             try:
                 tcp.bind(("127.0.0.1", port))
