@@ -133,6 +133,16 @@ def test_any_exception_is_handed_on(make_pool, clock):
     assert clock.result(pool.run(give(1))) == 1
 
 
+def test_fault_in_connecting(make_pool, clock, database):
+    """So it is when the fault is in what connects or prepares."""
+    database.places = None  # which no number can be compared with
+    pool = make_pool()
+    with pytest.raises(TypeError):
+        clock.result(pool.run(give(1)))
+    database.places = 1
+    assert clock.result(pool.run(give(1))) == 1
+
+
 def test_refused(make_pool, clock, database, log):
     """What the database refuses fails with 503 and is not asked again; the same complaint is logged once."""
     pool = make_pool()

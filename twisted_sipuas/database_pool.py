@@ -219,7 +219,8 @@ class DatabasePool(Service, Generic[_Connection]):
             probe.addCallbacks(self._is_back, self._is_still_down)
             self._jobs.put(_Job(_nothing, _nothing, probe, now, is_probe=True))
         for worker in self._workers:
-            if worker.busy_since is not None and now - worker.busy_since > self.answer_time:
+            since = worker.busy_since  # the thread may change it at any time
+            if since is not None and now - since > self.answer_time:
                 self._counters["interrupted"] += 1
                 worker.interrupt()
 
@@ -320,8 +321,10 @@ class _Worker(Thread):
                 self._pool.stopping.wait(self._pool.retry_time)
             else:
                 self._finish(job, Failure(UnavailableError(rule="unreachable")))
-            return
-        self._finish(job, self._result(job, connection))
+        except Exception:  # a fault of the program, and no reason for the thread to end
+            self._finish(job, Failure())
+        else:
+            self._finish(job, self._result(job, connection))
 
     def _finish(self, job: _Job, result: object) -> None:
         self._pool.tell(self._pool.finished, job, result)
@@ -367,20 +370,26 @@ class _Worker(Thread):
         pool = self._pool
         if pool.is_down and not is_probe:
             raise _UnreachableError
-        self.is_connecting = True
         try:
-            self.connection = pool.connect()
-            self._call(pool.prepare, self.connection)
+            self._connect()
         except DatabaseError as error:
-            self._close()
-            self.is_connecting = False
             pool.is_down = not pool.has_connections
             pool.tell(pool.unreachable, str(error))
             raise _UnreachableError from None
-        self.is_connecting = False
         pool.is_down = False
         pool.tell(pool.connected)
         return self.connection
+
+    def _connect(self) -> None:
+        self.is_connecting = True
+        try:
+            self.connection = self._pool.connect()
+            self._call(self._pool.prepare, self.connection)
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            self.is_connecting = False
 
     def _close(self) -> None:
         connection, self.connection = self.connection, None
