@@ -25,13 +25,15 @@ from processes import Server, cpu_time, load_from, own_server
 _ROUNDS = 5
 _CLIENTS = 8
 _REQUESTS = 16_000
+_LISTEN = "udp:{port}:interface=127.0.0.1:tcp=no"
 _ROUTES = '[[route]]\ntargets = "sip:{user}@192.0.2.9"\n'
 _ONE, _TWO = "one process", "two workers"
 
 
 def _run(running: ExitStack, *what: str) -> dict[str, Server]:
     """Run the server once in each way."""
-    command = ["-m", "twisted_sipuas", *what, "--listen", "udp:{port}:interface=127.0.0.1:tcp=no", "--workers"]
+    bounds = ["--trust", "127.0.0.0/8", "--max-lag", "0"]  # those of one source are not what is measured
+    command = ["-m", "twisted_sipuas", *what, *bounds, "--listen", _LISTEN, "--workers"]
     return {
         name: running.enter_context(own_server(*command, number, is_pinned=False))
         for name, number in ((_ONE, "1"), (_TWO, "2"))
