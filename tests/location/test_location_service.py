@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
 from twisted_sipuas.location import (
     LocationKind,
     MemoryBindingStore,
     SQLiteBindingStore,
+    kinds,
     location_kinds,
     location_service,
 )
@@ -42,12 +48,18 @@ def test_rest_from_a_file(clock, tmp_path, end):
         ("memory:x", "'memory:x': expected nothing behind memory:"),
         ("sqlite:", "'sqlite:': expected the name of a file, without NUL"),
         ("sqlite:a\0b", "'sqlite:a\\x00b': expected the name of a file, without NUL"),
-        ("sqlite,ttl=1:x", "'sqlite,ttl=1:x': 'ttl' is no option of sqlite"),
-        ("memory,fast:", "'memory,fast:': 'fast' is no option of memory"),
-        ("memory,cache=1,cache=2:", "'memory,cache=1,cache=2:': the option 'cache' is given twice"),
-        ("memory,cache=-1:", "'memory,cache=-1:': cache=-1: expected a number of seconds"),
-        ("memory,timeout=:", "'memory,timeout=:': timeout=: expected a number of seconds"),
-        ("memory,timeout=inf:", "'memory,timeout=inf:': timeout=inf: expected a number of seconds"),
+        (
+            "sqlite,ttl=1:x",
+            "'sqlite,ttl=...:x': 'ttl' is no option of sqlite: expected timeout, cache, or one that its help names",
+        ),
+        (
+            "memory,fast:",
+            "'memory,fast:': 'fast' is no option of memory: expected timeout, cache, or one that its help names",
+        ),
+        ("memory,cache=1,cache=2:", "'memory,cache=...,cache=...:': the option 'cache' is given twice"),
+        ("memory,cache=-1:", "'memory,cache=...:': cache=-1: expected a number of seconds"),
+        ("memory,timeout=:", "'memory,timeout=...:': timeout=: expected a number of seconds"),
+        ("memory,timeout=inf:", "'memory,timeout=...:': timeout=inf: expected a number of seconds"),
         ("sqlite:@/nowhere/x", "'sqlite:@/nowhere/x': cannot read /nowhere/x: No such file or directory"),
     ],
 )
@@ -58,7 +70,7 @@ def test_mistakes(clock, text, said):
     assert str(raised.value) == said
 
 
-@pytest.mark.parametrize("text", ["ldap:ldap://u:secret@h", "sqlite,a=1:x?password=secret", "memory:u:secret@h"])
+@pytest.mark.parametrize("text", ["ldap:ldap://u:secret@h", "memory:u:secret@h"])
 def test_no_secret_is_told(clock, text):
     """What may be a password is not in the text of a mistake."""
     with pytest.raises(ValueError) as raised:
@@ -79,10 +91,14 @@ def test_unknown(clock, text):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("http,headers=a b:http://user:secret@router.example/", "'http,headers=a b:...': "),
-        ("http,ttl=1:https://router.example/?key=secret", "'http,ttl=1:...': "),
-        ("sqlite,ttl=1:@/nowhere/secret", "'sqlite,ttl=1:@/nowhere/secret': "),
+        ("http,headers=a b:http://user:secret@router.example/", "'http,headers=...:...': "),
+        ("http,ttl=1:https://router.example/?key=secret", "'http,ttl=...:...': "),
+        ("sqlite,ttl=1:@/nowhere/secret", "'sqlite,ttl=...:@/nowhere/secret': "),
         ("htp:http://user:secret@router.example/", "'htp:...' is no location service"),
+        ("sqlite,password=secret:h", "'sqlite,password=...:h': 'password' is no option of sqlite: expected"),
+        ("http,tokn=secret:https://h/", "'http,tokn=...:https://h/': 'tokn' is no option of http: expected"),
+        ("htp,token=secret:https://h/", "'htp,token=...:https://h/' is no location service"),
+        ("redis,password=secret", "'redis,password=...' is no location service"),
     ],
 )
 def test_secrets(clock, text, shown):
@@ -90,6 +106,7 @@ def test_secrets(clock, text, shown):
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
     assert str(raised.value).startswith(shown)
+    assert "=secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +126,86 @@ def test_module_that_fails(tmp_path, monkeypatch, clock, source, said):
         LocationKind("broken", "", "broken_kind", "x[y]").make("", {}, clock)
     assert str(raised.value).startswith(said)
     assert "\n" not in str(raised.value)
+
+
+@implementer(IPlugin, ILocationServicePlugin)
+class Plugin:
+    """A kind of others, whose `make` is what it was made of."""
+
+    help = "others: of others."
+
+    def __init__(self, kind, make):
+        self.kind = kind
+        self.make = make
+
+
+def plugins(monkeypatch, *added):
+    monkeypatch.setattr(kinds, "getPlugins", lambda interface: iter(added))
+
+
+class NoService:
+    """Has what a location service has, but does not say that it is one."""
+
+    description = "none"
+
+    def lookup(self, request_uri, request):
+        return None
+
+
+@implementer(ILocationService)
+class Undescribed:
+    """A location service without a description."""
+
+    def lookup(self, request_uri, request):
+        return None
+
+
+class Misdescribed(Undescribed):
+    """One whose description is no text."""
+
+    description = None
+
+
+@implementer(ILocationService)
+class Useless:
+    """One that cannot look anything up."""
+
+    description = "useless"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda argument, options, reactor: options["zone"], "others cannot be made: it fails with KeyError"),
+        (lambda argument: None, "others cannot be made: it fails with TypeError"),
+        (
+            lambda argument, options, reactor: Path("/nowhere/secret").read_text(),
+            "others cannot be made: it fails with F",
+        ),
+        (lambda *_: None, "others makes no location service: The object None has failed"),
+        (lambda *_: NoService(), "others makes no location service: The object"),
+        (lambda *_: Undescribed(), "others makes no location service: The object"),
+        (lambda *_: Misdescribed(), "others makes a location service whose description is no text"),
+        (lambda *_: Useless(), "others makes no location service: The object"),
+    ],
+)
+def test_plugin_that_makes_no_service(monkeypatch, clock, make, said):
+    """A plugin that makes no location service is a mistake of one line, whatever it does instead."""
+    plugins(monkeypatch, Plugin("others", make))
+    with pytest.raises(ValueError) as raised:
+        location_service("others:x", clock)
+    assert str(raised.value).startswith(f"'others:x': {said}")
+    assert "\n" not in str(raised.value)
+
+
+def test_plugin_without_a_kind(monkeypatch, clock):
+    """A plugin without a kind, or help, is left out and told of once; the others can be used."""
+    nameless, helpless = Plugin("", None), Plugin("helpless", None)
+    del nameless.kind
+    helpless.help = None
+    logged = []
+    monkeypatch.setattr(kinds._log, "emit", lambda *arguments, **parts: logged.append(parts["plugin"]))
+    plugins(monkeypatch, nameless, helpless, Plugin("others", lambda *_: MemoryBindingStore(clock)))
+    assert isinstance(location_service("others:", clock), MemoryBindingStore)
+    assert [kind.kind for kind in location_kinds()][-1] == "others"
+    assert logged == [repr(nameless), repr(helpless)]

@@ -87,14 +87,17 @@ def test_no_secret_in_the_repr():
     [
         ("redis:", f"'redis:': {EXPECTED}"),
         ("redis:redis://secret@h", f"'redis:...': {EXPECTED}: a user has a password"),
-        ("redis,db=1:redis://u:secret@h/2", "'redis,db=1:...': db: expected only where the URL names no database"),
-        ("redis,db=-1:h", "'redis,db=-1:h': db=-1: expected a whole number from 0"),
-        ("redis,pool=0:h", "'redis,pool=0:h': pool=0: expected a whole number from 1"),
-        ("redis,pool=:h", "'redis,pool=:h': pool=: expected a whole number from 1"),
-        ("redis,prefix=:h", "'redis,prefix=:h': prefix: expected what the keys are to begin with"),
-        ("redis,ttl=5:h", "'redis,ttl=5:h': 'ttl' is no option of redis"),
-        ("redis,ca=/x/y:rediss://h", "'redis,ca=/x/y:rediss://h': ca: cannot read /x/y: No such file or directory"),
-        ("redis,ca=/dev/null:rediss://h", "'redis,ca=/dev/null:rediss://h': ca: expected a file of PEM certificates"),
+        ("redis,db=1:redis://u:secret@h/2", "'redis,db=...:...': db: expected only where the URL names no database"),
+        ("redis,db=-1:h", "'redis,db=...:h': db=-1: expected a whole number from 0"),
+        ("redis,pool=0:h", "'redis,pool=...:h': pool=0: expected a whole number from 1"),
+        ("redis,pool=:h", "'redis,pool=...:h': pool=: expected a whole number from 1"),
+        ("redis,prefix=:h", "'redis,prefix=...:h': prefix: expected what the keys are to begin with"),
+        (
+            "redis,ttl=5:h",
+            "'redis,ttl=...:h': 'ttl' is no option of redis: expected timeout, cache, or one that its help names",
+        ),
+        ("redis,ca=/x/y:rediss://h", "'redis,ca=...:rediss://h': ca: cannot read /x/y: No such file or directory"),
+        ("redis,ca=/dev/null:rediss://h", "'redis,ca=...:rediss://h': ca: expected a file of PEM certificates"),
     ],
 )  # fmt: skip
 def test_location_mistakes(text, said):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from twisted.plugin import getPlugins
-from zope.interface import implementer
+from zope.interface import Invalid, implementer
+from zope.interface.verify import verifyObject
 
-from twisted_sipuas.interfaces import ILocationService, ILocationServicePlugin
+from twisted_sipuas.interfaces import IBindingStore, ILocationService, ILocationServicePlugin
 from twisted_sipuas.location.guarded import guarded
+from twisted_sipuas.logs import Logger
 
 __all__ = ["LocationKind", "location_kinds", "location_service", "without_secrets"]
+
+_log = Logger()
 
 
 @implementer(ILocationServicePlugin)
@@ -89,8 +94,11 @@ def location_kinds() -> Iterator[ILocationServicePlugin]:
     """Yield every kind of location service there is: ours, and what plugins add; of one name the first counts."""
     known = set()
     for plugin in (*_BUILT_IN, *getPlugins(ILocationServicePlugin)):
-        if plugin.kind not in known:
-            known.add(plugin.kind)
+        name = getattr(plugin, "kind", None)
+        if not isinstance(name, str) or not isinstance(getattr(plugin, "help", None), str):
+            _tell_of_misfit(repr(plugin))
+        elif name not in known:
+            known.add(name)
             yield plugin
 
 
@@ -110,25 +118,54 @@ def location_service(text: str, reactor: Any, *, lookup_timeout: float = 2.0) ->
     try:
         options = _options(settings)
         timeout = _seconds(options, "timeout")
-        cache = _seconds(options, "cache")
-        service = kind.make(_content(rest[1:]) if rest.startswith("@") else rest, options, reactor)
+        kept = _seconds(options, "cache")
+        service = _made(kind, _content(rest[1:]) if rest.startswith("@") else rest, options, reactor)
         if options:
-            raise ValueError(f"{next(iter(options))!r} is no option of {name}")
+            raise ValueError(
+                f"{next(iter(options))!r} is no option of {name}: expected timeout, cache, or one that its help names"
+            )
     except ValueError as error:
-        raise ValueError(f"{without_secrets(text)!r}: {error}") from None
-    if timeout is None and cache is None and getattr(service, "lookup_timeout", None) is not None:
+        raise ValueError(f"{without_secrets(text)!r}: {error}") from error
+    if timeout is None and kept is None and getattr(service, "lookup_timeout", None) is not None:
         return service  # it answers at once, or sees to its time itself
-    return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=cache or 0)
+    return guarded(service, reactor, lookup_timeout=timeout or lookup_timeout, cache=kept or 0)
 
 
 def without_secrets(text: str) -> str:
-    """Return *text*, of a location service, as it may be shown: without a REST that could hold a password or a key.
+    """Return *text*, of a location service, as it may be shown: without what could hold a password or a key.
 
-    Those of URLs have an ``@`` before the host or a ``=`` in the query, and DSNs have one of them too.
+    That is the value of any option, also of one that there is not, and a REST that has an ``@``, as URLs with a
+    password have before the host, or a ``=``, as in their query; DSNs have one of them too.
     """
     head, colon, rest = text.partition(":")
+    name, *settings = head.split(",")
+    shown = [setting.partition("=")[0] + ("=..." if "=" in setting else "") for setting in settings]
     is_clean = rest.startswith("@") or not {"@", "="} & set(rest)
-    return text if is_clean else f"{head}{colon}..."
+    return ",".join([name, *shown]) + colon + (rest if is_clean else "...")
+
+
+def _made(kind: ILocationServicePlugin, argument: str, options: dict[str, str], reactor: Any) -> ILocationService:
+    """Return what *kind* makes; raises `ValueError` for a plugin that does otherwise than it should."""
+    try:
+        service: ILocationService = kind.make(argument, options, reactor)
+    except ValueError:
+        raise
+    except Exception as error:  # its text was not meant to be shown, and may hold anything
+        raise ValueError(f"{kind.kind} cannot be made: it fails with {type(error).__name__}") from error
+    interface = IBindingStore if IBindingStore.providedBy(service) else ILocationService
+    try:
+        verifyObject(interface, service)
+    except Invalid as error:
+        raise ValueError(f"{kind.kind} makes no location service: {' '.join(str(error).split())}") from None
+    if not isinstance(service.description, str):
+        raise ValueError(f"{kind.kind} makes a location service whose description is no text")
+    return service
+
+
+@lru_cache
+def _tell_of_misfit(plugin: str) -> None:
+    """Say once that *plugin* is left out, where who looks for it sees that: before there is a log, too."""
+    _log.critical("The plugin {plugin} is left out: it has no kind and help that are text", plugin=plugin)
 
 
 def _kind(name: str) -> ILocationServicePlugin | None:
