@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import IBindingStore, ILocationService
 from twisted_sipuas.location import (
+    Binding,
     CircuitBreaker,
     GuardedBindingStore,
     GuardedLocationService,
@@ -24,6 +25,7 @@ from twisted_sipuas.location import (
     guarded,
     location_service,
 )
+from twisted_sipuas.location.answers import Answers
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import BINDING_STORE_CHECKS, BindingStoreCase, make_request
 
@@ -343,14 +345,55 @@ def test_cached_expires_runs_down():
     assert case.service.asked == 2
 
 
-def test_cache_is_bounded():
-    """However many Request-URIs are asked for, no more answers are kept than may be; the oldest go."""
+def test_cache_is_bounded(monkeypatch):
+    """However many Request-URIs are asked for, no more answers are kept than may be; those stay that are asked for."""
+    monkeypatch.setattr(Answers, "max_kept", 3)
     case = Case(FOUND, cache=60)
-    case.guarded.max_cached = 3
-    for user in "abcdb":
+    for user in "abcadae":
         case.ask(parse_uri(f"sip:{user}@x"))
-    assert case.guarded.counters["cached"] == 3
-    assert (case.service.asked, case.guarded.counters["cache_hits"]) == (4, 1)
+    assert case.guarded.counters["cached"] == len(case.guarded._answers._texts) == 3
+    assert (case.service.asked, case.guarded.counters["cache_hits"]) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("user", "answer", "kept"),
+    [
+        ("a" * 1900, None, 1),
+        ("a" * 2000, None, 0),
+        ("a" * 1000, Redirection([f"sip:{'b' * 1000}@x"]), 0),
+        ("a", Redirection(["sip:b@x"], headers=[("X", "y" * 2000)]), 0),
+        ("a", SIPError(486, headers=[("X", "y" * 2000)]), 0),
+    ],
+)
+def test_what_is_long_is_not_kept(user, answer, kept):
+    """What is kept is bounded in size, whatever callers ask for and services answer."""
+    case = Case(answer, cache=60)
+    case.ask(parse_uri(f"sip:{user}@x"))
+    assert case.guarded.counters["cached"] == kept
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_own_registration_is_seen(clock, is_slow):
+    """A change of an address-of-record made by us counts at once, by whatever Request-URI it is asked for."""
+    store = guarded(Slow(clock) if is_slow else MemoryBindingStore(clock), clock, cache=60)
+    uris = [parse_uri(text) for text in ("sip:bob@h", "sips:bob@h", "sip:%62ob@H;x=y", "sip:eve@h")]
+    assert [store.lookup(uri, make_request()) for uri in uris] == [None] * 4
+    assert store.counters["cached"] == 4
+    done = store.replace("sip:bob@h", 0, [Binding("sip:b@x", clock.seconds() + 60, "1", 1)])
+    if is_slow:
+        assert store.counters["cached"] == 4, "what is not committed is not there"
+        store.service.waiting.callback(None)
+        done = clock.result(done)
+    assert done is True
+    assert [store.lookup(uri, make_request()) is None for uri in uris] == [False, False, False, True]
+
+
+class Slow(MemoryBindingStore):
+    """A store that makes a change when `waiting` fires."""
+
+    def replace(self, address_of_record, version, bindings):
+        self.waiting = Deferred()
+        return self.waiting.addCallback(lambda _: super(Slow, self).replace(address_of_record, version, bindings))
 
 
 def test_started_and_stopped_with_it():

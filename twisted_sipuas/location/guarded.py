@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
@@ -16,7 +16,8 @@ from zope.interface import implementer
 from twisted_sipuas.deferreds import bounded, waited_for
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import IBindingStore, ILocationService
-from twisted_sipuas.location.target import Redirection, Target
+from twisted_sipuas.location.answers import Answers
+from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
@@ -101,31 +102,19 @@ class CircuitBreaker:
             self._is_on_trial = False
 
 
-_Found = TypeVar("_Found", bound="Redirection | SIPError | None")
-
-
-class _Answer(NamedTuple):
-    """What a look-up gave, and when."""
-
-    at: float
-    found: Redirection | SIPError | None
-
-
 @implementer(ILocationService)
 class GuardedLocationService(Service):
     """Asks *service*, an `ILocationService`, with a deadline, a cache and a `CircuitBreaker`.
 
     A look-up that takes longer than *lookup_timeout* seconds is cancelled and fails with `UnavailableError` 504. With
     *cache*, the answer for a Request-URI, a refusal or nothing too, is given again for so many seconds, whatever else
-    the request says; `max_cached` are kept, and an ``expires`` that has run down is told as it is. A service that has
-    failed too often in a row is not asked for a while: then a look-up fails with 503 at once. That does not count an
-    `UnavailableError` raised at once, not by way of a `Deferred`: a service that knows that it is down is not spared.
+    the request says, within the bounds of `Answers`; an ``expires`` that has run down is told as it is. A service that
+    has failed too often in a row is not asked for a while: then a look-up fails with 503 at once. That does not count
+    an `UnavailableError` raised at once, not by way of a `Deferred`: a service that knows that it is down is not
+    spared.
 
     It is started and stopped with *service*, where that is a service.
     """
-
-    max_cached: ClassVar[int] = 10_000
-    """Answers kept; past them the oldest goes."""
 
     def __init__(
         self,
@@ -141,7 +130,7 @@ class GuardedLocationService(Service):
         self.cache = cache
         self._clock = clock
         self._breaker = breaker or CircuitBreaker(clock)
-        self._answers: dict[str, _Answer] = {}
+        self._answers = Answers(clock, cache)
         self._counters = {"timeouts": 0, "failures": 0, "not_asked": 0, "cache_hits": 0}
 
     @property
@@ -160,25 +149,20 @@ class GuardedLocationService(Service):
 
     def lookup(self, request_uri: URI, request: Request) -> Redirection | Deferred[Any] | None:
         """See `ILocationService`."""
-        if self.cache:
-            known = self._answers.get(request_uri.text)
-            if known is not None:
-                now = self._clock.seconds()
-                if now - known.at < self.cache and (answer := _aged(known, now)) is not None:
-                    self._counters["cache_hits"] += 1
-                    return _given(answer.found)
-                del self._answers[request_uri.text]
         if not self.cache:
             return cast("Redirection | Deferred[Any] | None", self._ask_service(request_uri, request))
-        text = request_uri.text
+        known = self._answers.get(request_uri)
+        if known is not None:
+            self._counters["cache_hits"] += 1
+            return _given(known.found)
         try:
             found = self._ask_service(request_uri, request)
         except SIPError as refusal:
-            self._refused(text, Failure(refusal))
+            self._refused(request_uri, Failure(refusal))
             raise
         if isinstance(found, Deferred):
-            return found.addCallbacks(partial(self._keep, text), partial(self._refused, text))
-        return self._keep(text, cast("Redirection | None", found))
+            return found.addCallbacks(partial(self._keep, request_uri), partial(self._refused, request_uri))
+        return self._keep(request_uri, cast("Redirection | None", found))
 
     def _ask_service(self, request_uri: URI, request: Request) -> object:
         return self._asked(self.lookup_timeout, self.service.lookup, request_uri, request)
@@ -240,18 +224,15 @@ class GuardedLocationService(Service):
         elif was_open and not breaker.is_open:
             _log.info("{what} answers again", what=self.description)
 
-    def _keep(self, text: str, found: _Found) -> _Found:
-        """Remember *found* as the answer for the Request-URI *text*."""
-        self._answers.pop(text, None)
-        if len(self._answers) >= self.max_cached:
-            del self._answers[next(iter(self._answers))]
-        self._answers[text] = _Answer(self._clock.seconds(), found)
+    def _keep(self, request_uri: URI, found: Redirection | None) -> Redirection | None:
+        """Remember *found* as the answer for *request_uri*."""
+        self._answers.keep(request_uri, found)
         return found
 
-    def _refused(self, text: str, failure: Failure) -> Failure:
+    def _refused(self, request_uri: URI, failure: Failure) -> Failure:
         refusal = failure.value
         if isinstance(refusal, SIPError) and not isinstance(refusal, UnavailableError):
-            self._keep(text, SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule))
+            self._answers.keep(request_uri, _anew(refusal))
         return failure
 
     def reload(self) -> None:
@@ -283,7 +264,8 @@ class GuardedLocationService(Service):
 class GuardedBindingStore(GuardedLocationService):
     """The same for an `IBindingStore`: reading bindings has the deadline too.
 
-    A change has none: one that is given up may be made all the same, and nobody could tell the client either way.
+    A change has none: one that is given up may be made all the same, and nobody could tell the client either way. What
+    was kept of its address-of-record is forgotten with it.
     """
 
     service: IBindingStore
@@ -299,7 +281,15 @@ class GuardedBindingStore(GuardedLocationService):
 
     def replace(self, address_of_record: str, version: object, bindings: Iterable[Any]) -> object:
         """See `IBindingStore`."""
-        return self._asked(None, self.service.replace, address_of_record, version, bindings)
+        done = self._asked(None, self.service.replace, address_of_record, version, bindings)
+        if isinstance(done, Deferred):
+            return done.addBoth(self._changed, address_of_record)
+        return self._changed(done, address_of_record)
+
+    def _changed(self, result: object, address_of_record: str) -> object:
+        """Forget what was answered about *address_of_record*: it is another now, or may be."""
+        self._answers.forget(address_of_record)
+        return result
 
 
 def guarded(
@@ -310,30 +300,12 @@ def guarded(
     return kind(service, clock, lookup_timeout=lookup_timeout, cache=cache)
 
 
-def _aged(answer: _Answer, now: float) -> _Answer | None:
-    """Return *answer* as it is at *now*: what is to expire has less time left; None if nothing has any."""
-    found = answer.found
-    if not isinstance(found, Redirection) or all(target.expires is None for target in found.targets):
-        return answer
-    age = int(now - answer.at)
-    targets = [_with_expires(target, age) for target in found.targets if target.expires is None or target.expires > age]
-    return answer._replace(found=Redirection(targets, found.status, found.headers)) if targets else None
-
-
-def _with_expires(target: Target, age: int) -> Target:
-    if target.expires is None:
-        return target
-    return Target(
-        target.uri,
-        q=target.q,
-        expires=target.expires - age,
-        display_name=target.display_name,
-        parameters=target.parameters,
-    )
-
-
 def _given(found: Redirection | SIPError | None) -> Redirection | None:
-    """Return *found*, or raise the refusal that it is, as a new exception: one of its own for each traceback."""
+    """Return *found*, or raise the refusal that it is, anew: each has a traceback of its own."""
     if isinstance(found, SIPError):
-        raise SIPError(found.status, found.reason, found.headers, found.rule)
+        raise _anew(found)
     return found
+
+
+def _anew(refusal: SIPError) -> SIPError:
+    return SIPError(refusal.status, refusal.reason, refusal.headers, refusal.rule)
