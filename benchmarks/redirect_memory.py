@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, SIPService
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 _COUNT = 100_000

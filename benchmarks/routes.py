@@ -21,7 +21,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 
 from twisted_sipuas.location.routes import RoutesLocationService
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.uri import parse_uri
 
 _COUNTS = (10, 1_000, 100_000)

@@ -17,7 +17,8 @@ import pytest
 from twisted.protocols.sip import MessagesParser
 
 from twisted_sipuas.syntax.framing import StreamFramer
-from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.parsing import parse_message
 
 BODY = (
     b"v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.101\r\ns=-\r\nc=IN IP4 192.0.2.101\r\nt=0 0\r\n"

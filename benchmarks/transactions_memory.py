@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from twisted_sipuas import SIPService, UserAgentServer, __version__
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.transport.flow import DatagramFlow
 

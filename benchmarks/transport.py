@@ -108,7 +108,7 @@ def serve_parsing() -> None:
 
 def copier(data: bytes) -> Any:
     """Return what takes the place of `parse_message`: always the same request, with its Via as it was received."""
-    from twisted_sipuas.syntax.message import parse_message
+    from twisted_sipuas.syntax.parsing import parse_message
 
     parsed = parse_message(data)
     via, rows, index = parsed.via, parsed.headers._rows, parsed.headers._index["via"]

@@ -31,7 +31,8 @@ from twisted_sipuas.location import (
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.uri import SIPURI
 from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits

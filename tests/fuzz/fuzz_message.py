@@ -16,7 +16,8 @@ with atheris.instrument_imports(include=["twisted_sipuas"]):
     from twisted_sipuas.syntax.body import parse_body
     from twisted_sipuas.syntax.framing import StreamFramer
     from twisted_sipuas.syntax.headers import Headers
-    from twisted_sipuas.syntax.message import Request, Response, answerable_part, parse_message
+    from twisted_sipuas.syntax.message import Request, Response
+    from twisted_sipuas.syntax.parsing import answerable_part, parse_message
     from twisted_sipuas.syntax.uri import URI, address_of_record
     from twisted_sipuas.syntax.values import HeaderValue
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from twisted_sipuas.syntax.message import Response, parse_message
+from twisted_sipuas.syntax.message import Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 
 pytestmark = pytest.mark.interoperability

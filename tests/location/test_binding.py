@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location.binding import Binding, Limits, Registration, apply, contact_value
 from twisted_sipuas.syntax.fields import Contact
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 
 NOW = 1_700_000_000.25

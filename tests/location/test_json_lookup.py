@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location import Redirection
 from twisted_sipuas.location.json_lookup import answer, question
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 

@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.service import SIPService
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.udp import SIPDatagramProtocol

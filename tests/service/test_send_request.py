@@ -15,7 +15,8 @@ from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address, IRequestSender
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.admission import Protection

@@ -17,7 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from twisted_sipuas.interfaces import Address, EndReason, IServerTransaction
 from twisted_sipuas.service import SIPService
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transport.limits import TransportLimits
 

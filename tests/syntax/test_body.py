@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.syntax.body import MAX_DEPTH, MAX_PARTS, BodyPart, parse_body
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 
 TORTURE = Path(__file__).parents[1] / "data" / "torture"
 

@@ -9,7 +9,7 @@ import pytest
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 
 HEAD = (
     b"MESSAGE sip:bob@example.com SIP/2.0\r\n"

@@ -28,7 +28,8 @@ from twisted_sipuas.syntax.fields import (
 )
 from twisted_sipuas.syntax.framing import StreamFramer
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.message import Request, answerable_part, parse_message
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.parsing import answerable_part, parse_message
 from twisted_sipuas.syntax.uri import address_of_record, parse_uri, unescape
 from twisted_sipuas.syntax.values import HeaderValue
 

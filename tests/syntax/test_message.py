@@ -9,7 +9,8 @@ import pytest
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.syntax.fields import NameAddr
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.message import Request, Response, answerable_part, content_length, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import answerable_part, content_length, parse_message
 from twisted_sipuas.syntax.status import reason_phrase
 from twisted_sipuas.syntax.uri import SIPURI
 

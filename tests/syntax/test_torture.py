@@ -11,7 +11,8 @@ import pytest
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.syntax.fields import Contact
 from twisted_sipuas.syntax.framing import StreamFramer
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.uri import SIPURI, URI, TelURI, unescape
 
 DIRECTORY = Path(__file__).parents[1] / "data" / "torture"

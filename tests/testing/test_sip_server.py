@@ -19,7 +19,8 @@ from twisted.python import threadable
 
 from twisted_sipuas import StartError
 from twisted_sipuas.syntax.framing import StreamFramer
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import (
     ScriptedServer,
     Unmet,

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 from tests.transaction.answers import answering, to_tag
 from twisted_sipuas import SIPError, UserAgentServer
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.server import State
 

@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.syntax.headers import Headers
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow
 from twisted_sipuas.transaction.client import ClientState, ClientTransactions, NonInviteClientTransaction
 from twisted_sipuas.transaction.timers import Timers

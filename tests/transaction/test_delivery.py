@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transaction.server import State
 

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from twisted_sipuas import MemoryBindingStore, Redirection, RedirectServer, Registrar, Target, UserAgentServer
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 

@@ -10,7 +10,7 @@ from tests.transaction.answers import answering, challenge, to_tag
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, SIPError, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IServerTransaction
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.layer import TransactionLayer
 from twisted_sipuas.transaction.stateless import StatelessLayer

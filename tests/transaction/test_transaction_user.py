@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail
 
 from tests.transaction.answers import answering, to_tag
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 
 # Requests that are malformed

@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from twisted_sipuas.interfaces import Address, IServerTransaction
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.framing import StreamFramer
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory, SIPStreamProtocol

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.syntax.fields import Via
-from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow
 from twisted_sipuas.transport.flow import DatagramFlow
 from twisted_sipuas.transport.routing import Trust, response_route, stamp

@@ -21,7 +21,8 @@ from zope.interface.verify import verifyObject
 
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.transaction.timers import Timers
 from twisted_sipuas.transport.connections import Connections

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 from tests.uas.caller import CALL_ID, Caller, Phone
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.uas.dialog import DialogID, DialogState
 

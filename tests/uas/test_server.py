@@ -10,7 +10,7 @@ from twisted.internet.task import Clock, deferLater
 
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
 from twisted_sipuas.interfaces import EndReason
-from twisted_sipuas.syntax.message import parse_message
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.scalars import SessionExpires
 from twisted_sipuas.testing import RecordingFlow, make_request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.message import answerable_part, content_length
+from twisted_sipuas.syntax.parsing import answerable_part, content_length
 
 __all__ = ["KEEP_ALIVE", "StreamFramer"]
 

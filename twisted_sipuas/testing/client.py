@@ -13,7 +13,8 @@ from twisted_sipuas.interfaces import Address
 from twisted_sipuas.syntax.addresses import RecordRoute
 from twisted_sipuas.syntax.fields import Contact, CSeq, NameAddr, Via
 from twisted_sipuas.syntax.framing import StreamFramer
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing.messages import make_request
 from twisted_sipuas.testing.network import VirtualNetwork
 from twisted_sipuas.testing.sockets import Connection, connect

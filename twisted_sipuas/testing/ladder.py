@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 
 __all__ = ["Ladder", "Passed", "read", "summary"]
 

@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address, EndReason, IFlow, IServerTransaction, ITransactionUser
-from twisted_sipuas.syntax.message import Request, Response, parse_message
+from twisted_sipuas.syntax.message import Request, Response
+from twisted_sipuas.syntax.parsing import parse_message
 
 __all__ = ["RecordingFlow", "RecordingTransactionUser", "make_request"]
 

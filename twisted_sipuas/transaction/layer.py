@@ -14,13 +14,9 @@ from twisted_sipuas.interfaces import EndReason, IFlow, ITransactionUser
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.transaction.admission import Admission
 from twisted_sipuas.transaction.base import BaseLayer, Redeliver, Trace, log_failure
+from twisted_sipuas.transaction.invite_server import InviteServerTransaction
 from twisted_sipuas.transaction.queues import Timed, TimerQueue
-from twisted_sipuas.transaction.server import (
-    InviteServerTransaction,
-    NonInviteServerTransaction,
-    ServerTransaction,
-    State,
-)
+from twisted_sipuas.transaction.server import NonInviteServerTransaction, ServerTransaction, State
 from twisted_sipuas.transaction.sources import Sources, trusts_nobody
 from twisted_sipuas.transaction.table import (
     TransactionTable,

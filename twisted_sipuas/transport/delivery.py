@@ -18,7 +18,8 @@ from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.fields import Via
-from twisted_sipuas.syntax.message import Response, parse_message
+from twisted_sipuas.syntax.message import Response
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.transport.locate import default_port, locate
 from twisted_sipuas.transport.outgoing import Connect, OutgoingConnections, is_in_reach, is_numeric
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from twisted_sipuas.syntax.message import MAX_URI
+from twisted_sipuas.syntax.parsing import MAX_URI
 
 __all__ = ["MAX_DATAGRAM", "TransportLimits"]
 

@@ -24,7 +24,8 @@ from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
-from twisted_sipuas.syntax.message import Request, parse_message
+from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.transport.connections import Connections
 from twisted_sipuas.transport.flow import StreamFlow, plain_host
 from twisted_sipuas.transport.limits import TransportLimits

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IMessageReceiver
 from twisted_sipuas.logs import Logger
-from twisted_sipuas.syntax.message import answerable_part, parse_message
+from twisted_sipuas.syntax.parsing import answerable_part, parse_message
 from twisted_sipuas.transport import packets
 from twisted_sipuas.transport.flow import Ancillary, DatagramFlow, PacketInfo
 from twisted_sipuas.transport.limits import MAX_DATAGRAM, TransportLimits
