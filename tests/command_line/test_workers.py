@@ -612,7 +612,7 @@ def test_dropped_privileges(make):
         ),
         (["--location", "sqlite:x"], "--location sqlite:x is for one process alone"),
         (["--no-registrar"], "--location sqlite:sipuas.sqlite is for one process alone"),
-        (["--location", "memory,cache=1:"], "--location memory,cache=1: is for one process alone"),
+        (["--location", "memory,cache=1:"], "--location memory,cache=...: is for one process alone"),
         (["--location", "redis:127.0.0.1", "--location", "memory:"], "--location memory: is for one process"),
         (["--listen", "udp:fd=3", "--mode", "stateless"], "--workers: --listen udp:fd=3 is one socket"),
         (["--workers", "0"], "--workers: '0': expected a whole number from 1"),

@@ -325,6 +325,13 @@ def test_failures_are_not_cached():
     assert case.ask() is FOUND
 
 
+def test_what_is_no_answer_is_not_cached():
+    """What is neither a Redirection nor nothing is for who asks to complain of, and not kept."""
+    case = Case(["sip:b@x"], cache=10)
+    assert case.ask() == ["sip:b@x"]
+    assert case.guarded.counters["cached"] == 0
+
+
 def test_cached_expires_runs_down():
     """What is kept tells how long it still lasts; once nothing does, the service is asked again (8.3)."""
     targets = [Target("sip:a@x", q=0.5, expires=5), Target("sip:b@x", expires=9, display_name="B"), Target("sip:c@x")]

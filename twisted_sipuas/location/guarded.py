@@ -225,8 +225,9 @@ class GuardedLocationService(Service):
             _log.info("{what} answers again", what=self.description)
 
     def _keep(self, request_uri: URI, found: Redirection | None) -> Redirection | None:
-        """Remember *found* as the answer for *request_uri*."""
-        self._answers.keep(request_uri, found)
+        """Remember *found* as the answer for *request_uri*, if it is one."""
+        if found is None or isinstance(found, Redirection):
+            self._answers.keep(request_uri, found)
         return found
 
     def _refused(self, request_uri: URI, failure: Failure) -> Failure:
