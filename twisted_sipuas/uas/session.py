@@ -91,11 +91,6 @@ class Session:
         self._waiters: list[Deferred[None]] = []
         self.is_proven = False
 
-    @property
-    def is_unacknowledged(self) -> bool:
-        """Whether a 2xx waits for its ACK."""
-        return self._acceptance is not None
-
     def pends(self, request: Request, transaction: IServerTransaction) -> None:
         """*request*, which was just received, is not answered at once."""
         self._pending[request] = _Pending(transaction, self.dialog.remote_sequence)
