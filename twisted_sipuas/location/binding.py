@@ -15,7 +15,7 @@ from twisted_sipuas.syntax.fields import Contact, delta_seconds
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, parse_uri
 
-__all__ = ["Binding", "Limits", "Registration", "apply", "contact_value", "redirection", "unexpired"]
+__all__ = ["Binding", "Limits", "Registration", "apply", "contact_value", "redirection", "target", "unexpired"]
 
 _LATEST = 2.0**53
 """Seconds since the epoch up to which a time is told exactly."""
@@ -67,15 +67,21 @@ class Binding:
         return max(1, round(self.expires_at - now))
 
     def target(self, now: float) -> Target:
-        """Return where to send a caller at *now*, in seconds since the epoch.
+        """Return where to send a caller at *now*, in seconds since the epoch."""
+        return target(self.uri.text, self.q, self.path, self.expires_at - now)
 
-        A redirect server cannot put the Path into a Route header field as a proxy does (RFC 3327, 5.4), so the URI asks
-        the caller to: it has it as the header of a URI (19.1.1).
-        """
-        uri = self.uri
-        if self.path and isinstance(uri, SIPURI):
-            uri = uri.with_header("Route", self.path)
-        return Target(uri, q=self.q, expires=self.remaining(now))
+
+def target(uri_text: str, q: float | None, path: str, seconds: float) -> Target:
+    """Return where a binding of these values, which has so many *seconds* left, sends a caller.
+
+    A redirect server cannot put the *path* into a Route header field as a proxy does (RFC 3327, 5.4), so the URI asks
+    the caller to: it has it as the header of a URI (19.1.1).
+    """
+    if path:
+        uri = parse_uri(uri_text)
+        if isinstance(uri, SIPURI):
+            uri_text = uri.with_header("Route", path).text
+    return Target.stored(uri_text, q, max(1, round(seconds)))
 
 
 def _is_number(value: object, most: float) -> bool:

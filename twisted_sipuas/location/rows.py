@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted_sipuas.location.binding import Binding
+from twisted_sipuas.syntax.uri import parse_uri
 
 __all__ = ["COLUMNS", "Row", "binding_of", "octets", "row_of", "text"]
 
@@ -45,6 +46,8 @@ def row_of(binding: Binding) -> Row:
 def binding_of(row: Any) -> Binding:
     """Return the binding that *row* is; raises `ValueError` if it has not the values of a `Row`."""
     uri, expires_at, call_id, cseq, q, display_name, parameters, path = row
+    uri_text = text(uri)
+    parse_uri(uri_text)  # which the table in memory does not do again for each look-up
     return Binding(
-        text(uri), expires_at, text(call_id), cseq, q, text(display_name), text(parameters), text(path)
+        uri_text, expires_at, text(call_id), cseq, q, text(display_name), text(parameters), text(path)
     ).checked()  # fmt: skip

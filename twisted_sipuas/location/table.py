@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_sipuas.errors import SIPError
-from twisted_sipuas.location.binding import Binding, redirection, unexpired
+from twisted_sipuas.location.binding import Binding, target, unexpired
 from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI, address_of_record
@@ -72,7 +72,13 @@ class BindingTable(Service):
         entry = self._entries.get(address_of_record(request_uri))
         if entry is None:
             return None
-        return redirection([Binding(*values) for values in entry[1]], self._clock.seconds())
+        now = self._clock.seconds()
+        targets = [
+            target(uri_text, q, path, expires_at - now)  # what `Binding.target` does, without making one
+            for uri_text, expires_at, _, _, q, _, _, path in entry[1]
+            if expires_at > now
+        ]
+        return Redirection(targets) if targets else None
 
     def bindings(self, address_of_record: str) -> tuple[tuple[Binding, ...], int]:
         """See `IBindingStore`; the answer is there at once."""

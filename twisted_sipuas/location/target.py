@@ -41,7 +41,6 @@ def contact_text(display_name: str, uri_text: str, q: float | None, expires: int
     return text + parameters
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class Target:
     """Where a caller is sent: one Contact of a redirection; immutable. ``str(target)`` is the whole Contact value.
 
@@ -51,8 +50,10 @@ class Target:
     Raises `ValueError` for what is no URI, for a number out of range, and for CR, LF or NUL in any text.
     """
 
-    uri: URI
-    """Where to send the next request; of any scheme (8.3)."""
+    __slots__ = ("_uri", "display_name", "expires", "parameters", "q", "uri_text")
+
+    uri_text: str
+    """Where to send the next request, a URI of any scheme (8.3)."""
     q: float | None
     """The preference among several, 0 to 1; None counts as 1 (20.10)."""
     expires: int | None
@@ -61,6 +62,7 @@ class Target:
     """Shown to people; empty for none."""
     parameters: tuple[tuple[str, str | None], ...]
     """Further parameters of the Contact."""
+    _uri: URI | None
 
     def __init__(
         self,
@@ -75,18 +77,61 @@ class Target:
             raise ValueError(f"q is from 0 to 1, not {q}")
         if expires is not None and expires < 0:
             raise ValueError(f"expires is not negative, as {expires} is")
+        if isinstance(uri, str):
+            uri = parse_uri(uri)
         put = object.__setattr__
-        put(self, "uri", parse_uri(uri) if isinstance(uri, str) else uri)
+        put(self, "_uri", uri)
+        put(self, "uri_text", uri.text)
         put(self, "q", q)
         put(self, "expires", expires)
         put(self, "display_name", refuse_line_breaks(display_name, "a display name") if display_name else "")
         put(self, "parameters", tuple(map(_checked, parameters)) if parameters else ())
 
+    @classmethod
+    def stored(cls, uri_text: str, q: float | None, expires: int | None) -> Target:
+        """Return the target of values that were checked as they were stored; *uri_text* is not parsed anew for it."""
+        target = cls.__new__(cls)
+        put = object.__setattr__
+        put(target, "_uri", None)
+        put(target, "uri_text", uri_text)
+        put(target, "q", q)
+        put(target, "expires", expires)
+        put(target, "display_name", "")
+        put(target, "parameters", ())
+        return target
+
+    @property
+    def uri(self) -> URI:
+        """The URI of `uri_text`, parsed when it is first asked for."""
+        uri = self._uri
+        if uri is None:
+            uri = parse_uri(self.uri_text)
+            object.__setattr__(self, "_uri", uri)
+        return uri
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Target is immutable")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a Target is immutable")
+
+    def _key(self) -> tuple[object, ...]:
+        return self.uri, self.q, self.expires, self.display_name, self.parameters
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Target) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
     def __str__(self) -> str:
         parameters = ""
         for name, value in self.parameters:
             parameters += f";{name}" if value is None else f";{name}={value}"
-        return contact_text(self.display_name, self.uri.text, self.q, self.expires, parameters)
+        return contact_text(self.display_name, self.uri_text, self.q, self.expires, parameters)
+
+    def __repr__(self) -> str:
+        return f"<Target {self}>"
 
 
 def _checked(parameter: tuple[str, str | None]) -> tuple[str, str | None]:

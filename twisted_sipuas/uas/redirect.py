@@ -17,7 +17,7 @@ from twisted_sipuas.interfaces import EndReason, IAuthenticator, IFlow, ILocatio
 from twisted_sipuas.location.target import Redirection, Target
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
-from twisted_sipuas.syntax.uri import SIPURI, URI
+from twisted_sipuas.syntax.uri import SIPURI, URI, canonical_host
 from twisted_sipuas.uas import inspection
 from twisted_sipuas.uas.datagram import excess, shorten
 from twisted_sipuas.uas.registrar import Registrar
@@ -206,7 +206,7 @@ class RedirectServer(UserAgentServer):
 
     def _redirect(self, request: Request, flow: IFlow, found: Redirection) -> Response:
         """Return the 3xx that names as many of the targets *found*, those of the highest q first, as it may."""
-        targets = [target for target in found.targets if _is_fit(target.uri, request.uri)]
+        targets = [target for target in found.targets if _is_fit(target, request.uri)]
         if not targets:
             raise SIPError(404, rule="8.3-9")
         if len(targets) > 1:
@@ -236,11 +236,16 @@ def _wrong(found: object) -> TypeError:
     return TypeError(f"a location service returned {type(found).__name__}, not a Redirection")
 
 
-def _is_fit(target: URI, request_uri: URI) -> bool:
+def _is_fit(target: Target, request_uri: URI) -> bool:
     """Whether a request for *request_uri* may be sent to *target*: not where it was (8.3), nor to less security."""
-    if isinstance(target, SIPURI) and request_uri.scheme == "sips" and target.scheme != "sips":
+    if request_uri.scheme == "sip" and isinstance(request_uri, SIPURI):
+        host = canonical_host(request_uri.host)
+        if host[0] != "[" and host not in target.uri_text.lower():
+            return True  # to another host, as nearly always: to parse where to would take as long as the look-up
+    uri = target.uri
+    if isinstance(uri, SIPURI) and request_uri.scheme == "sips" and uri.scheme != "sips":
         return False
-    return not request_uri.equivalent(target)
+    return not request_uri.equivalent(uri)
 
 
 def _preference(target: Target) -> float:
