@@ -378,8 +378,15 @@ def test_directory(clock, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    ["expires_at = 'never'", "call_id = 'text'", "address_of_record = 'text'", "cseq = x'00'", "q = 'text'", "q = 2"]
-    + ["uri = x'00'"],
+    [
+        "expires_at = 'never'",
+        "call_id = 'text'",
+        "address_of_record = 'text'",
+        "cseq = x'00'",
+        "q = 'text'",
+        "q = 2",
+        "uri = x'00'",
+    ],
 )
 def test_binding_of_others(clock, tmp_path, change):
     """A binding that somebody has made by hand, and wrongly, is told in one line."""
