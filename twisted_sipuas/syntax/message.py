@@ -21,7 +21,7 @@ KNOWN_METHODS = frozenset(
     "ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
 """The methods of RFC 3261 and of the RFCs that added to it; 21.5.2 asks which ones we recognise."""
-_ECHOED = (("From", "from"), ("To", "to"), ("Call-ID", "call-id"), ("CSeq", "cseq"))  # behind Via (8.2.6.2)
+_ECHOED = (("Via", "via"), ("From", "from"), ("To", "to"), ("Call-ID", "call-id"), ("CSeq", "cseq"))
 _PLAIN_NAMES = frozenset(("Accept", "Allow", "Content-Type", "Date", "Min-Expires", "Retry-After", "Supported"))
 _OURS_NAMES = frozenset(("content-length", "l", "server"))
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
@@ -54,6 +54,31 @@ class _parsed_once(Generic[_T]):
             return self
         value = request.__dict__[self._name] = self._parse(request)
         return value
+
+
+class _Echo:
+    """What every response repeats of the request with *headers*: Via, From, To, Call-ID and CSeq (8.2.6.2).
+
+    `to` is the value of To, `before` and `after` are what is printed around it. Raises `LookupError` or `ValueError`
+    if there is not just one of each, but of Via.
+    """
+
+    __slots__ = ("after", "before", "headers", "to")
+
+    def __init__(self, headers: Headers) -> None:
+        index = headers.index
+        (from_,), (self.to,), (call_id,), (cseq,) = index["from"], index["to"], index["call-id"], index["cseq"]
+        vias = index["via"]
+        via = vias[0] if len(vias) == 1 else "\r\nVia: ".join(vias)
+        self.headers = headers
+        self.before = f"Via: {via}\r\nFrom: {from_}\r\nTo: "
+        self.after = f"\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\n"
+
+    @staticmethod
+    def rows(headers: Headers) -> list[tuple[str, str]]:
+        """Return the same as rows, whatever there is of each."""
+        index = headers.index
+        return [(name, value) for name, key in _ECHOED for value in index.get(key, ())]
 
 
 class Request:
@@ -179,15 +204,7 @@ class Request:
         Raises `ValueError` for a status outside 100 to 699, for CR, LF or NUL in any text, and for a Require that names
         an extension which the request's Supported does not: it must not be applied (8.2.4). A 421 may name any.
         """
-        index = self.headers.index
-        rows = [("Via", value) for value in index.get("via", ())]
-        to_at = -1
-        for name, key in _ECHOED:
-            values = index.get(key, ())
-            if key == "to" and len(values) == 1:
-                to_at = len(rows)
-            for value in values:
-                rows.append((name, value))
+        rows = []
         for contact in contacts:
             text = refuse_line_breaks(str(contact), "the Contact header field")
             rows.append(("Contact", f"<{text}>" if "<" not in text and text != "*" else text))
@@ -202,8 +219,19 @@ class Request:
                 is_plain = is_plain and name.lower() not in _OURS_NAMES
             rows.append((name, value))
         response = Response.__new__(Response)
-        response._fill(status, reason, rows, body, rule, self._to_has_tag, to_at if is_plain else -1)
+        echo = self._echo if is_plain else None
+        if echo is None:
+            rows = [*_Echo.rows(self.headers), *rows]
+        response._fill(status, reason, rows, body, rule, self._to_has_tag, echo)
         return response
+
+    @_parsed_once
+    def _echo(self) -> _Echo | None:
+        """What every response repeats; None if it cannot be printed as always."""
+        try:
+            return _Echo(self.headers)
+        except (LookupError, ValueError):
+            return None
 
     def _check_supported(self, require: str) -> None:
         """Raise `ValueError` if *require*, of a response, names what the request's Supported does not (8.2.4)."""
@@ -215,7 +243,7 @@ class Request:
     @property
     def _to_has_tag(self) -> bool:
         try:
-            return self.to.tag is not None
+            return "tag" in self.to.parameters
         except MessageSyntaxError:
             return False  # a To that we refuse with a 400 gets its tag at the end, where it belongs if anywhere
 
@@ -237,6 +265,7 @@ class Request:
         """Put *via* in place of the topmost Via value, before anybody else reads the request."""
         row = self.headers.rows("via")[0]
         self.__dict__["via"] = via
+        self.__dict__.pop("_echo", None)
         self.headers.overwrite_via(", ".join([via.text, *split_list(row)[1:]]) if "," in row else via.text)
 
     def to_bytes(self, *, compact: bool = False) -> bytes:
@@ -257,16 +286,16 @@ class Response:
     CR, LF or NUL in any text.
     """
 
-    __slots__ = ("_headers", "_rows", "_to_at", "_to_has_tag", "body", "reason", "rule", "status")
+    __slots__ = ("_added", "_echo", "_headers", "_to_has_tag", "body", "reason", "rule", "status")
 
     status: int
     reason: str
     body: bytes
     rule: str | None
-    _rows: list[tuple[str, str]]
+    _echo: _Echo | None  # what is printed before all others; then there is no Server and no Content-Length among these
+    _added: list[tuple[str, str]]
     _headers: Headers | None
     _to_has_tag: bool | None
-    _to_at: int  # which row is To, where it is known that there is one, and no Server nor Content-Length; else -1
 
     def __init__(
         self,
@@ -305,7 +334,7 @@ class Response:
         body: bytes,
         rule: str | None,
         to_has_tag: bool | None = None,
-        to_at: int = -1,
+        echo: _Echo | None = None,
     ) -> None:
         if not 100 <= status <= 699:
             raise ValueError(f"a status code is from 100 to 699, not {status}")
@@ -316,13 +345,17 @@ class Response:
         put(self, "reason", reason_phrase(status) if reason is None else refuse_line_breaks(reason, "a reason phrase"))
         put(self, "body", body)
         put(self, "rule", rule)
-        put(self, "_rows", rows)
+        put(self, "_echo", echo)
+        put(self, "_added", rows)
         put(self, "_headers", None)
         put(self, "_to_has_tag", to_has_tag)
-        put(self, "_to_at", to_at)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Response is immutable")
+
+    @property
+    def _rows(self) -> list[tuple[str, str]]:
+        return self._added if self._echo is None else [*_Echo.rows(self._echo.headers), *self._added]
 
     @property
     def headers(self) -> Headers:
@@ -334,6 +367,8 @@ class Response:
 
     def is_for(self, request: Request) -> bool:
         """Whether this is a response to *request*: its topmost Via is that of the request (8.2.6.2, 17.1.3)."""
+        if self._echo is not None and self._echo is request._echo:
+            return True
         via, rows = request.via.text, self._rows
         if rows and rows[0][1] is via:  # as `Request.response` makes it
             return True
@@ -354,9 +389,9 @@ class Response:
         Server header field where the response has none of its own. With *compact*, header field names are in their
         compact form where they have one (7.3.3).
         """
+        if self._echo is not None and not compact:
+            return self._plain_bytes(self._echo, to_tag, server)
         rows = self._rows
-        if self._to_at >= 0 and not compact:
-            return self._plain_bytes(to_tag, server)
         if to_tag is not None and self.status != 100 and not self._has_to_tag():
             refuse_line_breaks(to_tag, "a To tag")
             tag = f";tag={to_tag}"
@@ -369,16 +404,18 @@ class Response:
             rows = [*rows, ("Server", server)]
         return _to_bytes(f"SIP/2.0 {self.status} {self.reason}", rows, self.body, compact)
 
-    def _plain_bytes(self, to_tag: str | None, server: str | None) -> bytes:
+    def _plain_bytes(self, echo: _Echo, to_tag: str | None, server: str | None) -> bytes:
         """Return what `to_bytes` does for a response to a request of which everything is known: nearly every one."""
-        lines = [f"{name}: {value}" for name, value in self._rows]
+        to = echo.to
         if to_tag is not None and not self._to_has_tag and self.status != 100:
-            name, value = self._rows[self._to_at]
-            lines[self._to_at] = f"{name}: {value.rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
+            to = f"{to.rstrip(_END_OF_TO)};tag={refuse_line_breaks(to_tag, 'a To tag')}"
+        added = "".join([f"{name}: {value}\r\n" for name, value in self._added])
         if server:
-            lines.append(f"Server: {refuse_line_breaks(server, 'a Server header field')}")
-        head = "\r\n".join(lines)
-        text = f"SIP/2.0 {self.status} {self.reason}\r\n{head}\r\nContent-Length: {len(self.body)}\r\n\r\n"
+            added += f"Server: {refuse_line_breaks(server, 'a Server header field')}\r\n"
+        text = (
+            f"SIP/2.0 {self.status} {self.reason}\r\n{echo.before}{to}{echo.after}"
+            f"{added}Content-Length: {len(self.body)}\r\n\r\n"
+        )
         return text.encode("utf-8", "surrogateescape") + self.body
 
     def _has_to_tag(self) -> bool:
