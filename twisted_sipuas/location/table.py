@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ _Entry = tuple[int, tuple[_Kept, ...], int]
 """What is known of an address-of-record: the version, its bindings, and the slot of time in which the first expires."""
 
 _EXPIRES_AT = 1  # which value of a binding that is
+_expires_at = itemgetter(_EXPIRES_AT)
 _values = attrgetter(*Binding.__slots__)
 
 
@@ -117,7 +118,8 @@ class BindingTable(Service):
         if not kept:
             self._entries.pop(address, None)
             return
-        slot = int(min(values[_EXPIRES_AT] for values in kept) // self.sweep_interval) + 1
+        first = kept[0] if len(kept) == 1 else min(kept, key=_expires_at)
+        slot = int(first[_EXPIRES_AT] // self.sweep_interval) + 1
         self._entries[address] = (version, kept, slot)
         self._bindings += len(kept)
         addresses = self._slots.get(slot)
