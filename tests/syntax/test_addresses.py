@@ -23,7 +23,8 @@ from twisted_sipuas.syntax.addresses import (
     ServiceRoute,
     To,
 )
-from twisted_sipuas.syntax.fields import TOKEN, CSeq, FieldValue, NameAddr, Via
+from twisted_sipuas.syntax.fields import CSeq, FieldValue, NameAddr, Via
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.uri import SIPURI
 

@@ -17,7 +17,7 @@ from twisted_sipuas.syntax.auth import (
     ProxyAuthorization,
     WWWAuthenticate,
 )
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.values import HeaderValue
 
 # text: the value, and its canonical form

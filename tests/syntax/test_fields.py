@@ -7,17 +7,8 @@ import calendar
 import pytest
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import (
-    Contact,
-    CSeq,
-    NameAddr,
-    Via,
-    delta_seconds,
-    format_date,
-    parse_parameters,
-    quote,
-    split_list,
-)
+from twisted_sipuas.syntax.fields import Contact, CSeq, NameAddr, Via
+from twisted_sipuas.syntax.grammar import delta_seconds, format_date, parse_parameters, quote, split_list
 
 # text: transport, host, port, parameters
 VIAS = {

@@ -17,16 +17,9 @@ import pytest
 from twisted_sipuas import syntax
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.syntax.body import parse_body
-from twisted_sipuas.syntax.fields import (
-    CSeq,
-    NameAddr,
-    Via,
-    delta_seconds,
-    parse_parameters,
-    quote,
-    split_list,
-)
+from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.framing import StreamFramer
+from twisted_sipuas.syntax.grammar import delta_seconds, parse_parameters, quote, split_list
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import answerable_part, parse_message

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import TOKEN, NameAddr, Via, split_list
+from twisted_sipuas.syntax.fields import NameAddr, Via
 from twisted_sipuas.syntax.framing import StreamFramer
+from twisted_sipuas.syntax.grammar import TOKEN, split_list
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.parsing import answerable_part, parse_message
 from twisted_sipuas.syntax.uri import SIPURI, address_of_record, canonical_host, parse_uri

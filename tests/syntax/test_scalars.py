@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.scalars import (
     Date,
     Expires,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.tokens import Allow, OptionTag, ProxyRequire, Require, Supported, Unsupported
 from twisted_sipuas.syntax.values import HeaderValue
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 
 from twisted_sipuas.errors import refuse_line_breaks
-from twisted_sipuas.syntax.fields import quote
+from twisted_sipuas.syntax.grammar import quote
 
 __all__ = ["ALGORITHMS", "HASHES", "QOP", "Algorithm", "Digest", "challenge", "ha1", "octets"]
 

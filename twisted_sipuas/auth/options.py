@@ -12,7 +12,7 @@ from twisted.python import usage
 
 from twisted_sipuas.auth.authenticator import DigestAuthenticator
 from twisted_sipuas.auth.checkers import checker_forms, credentials_checker
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.message import KNOWN_METHODS
 
 __all__ = ["AuthenticationOptions"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.location.target import Redirection, Target, contact_text
 from twisted_sipuas.syntax.addresses import Path
-from twisted_sipuas.syntax.fields import Contact, delta_seconds
+from twisted_sipuas.syntax.fields import Contact
+from twisted_sipuas.syntax.grammar import delta_seconds
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, parse_uri
 

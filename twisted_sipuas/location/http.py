@@ -38,7 +38,7 @@ from twisted_sipuas.location.target import Redirection
 from twisted_sipuas.logs import Logger
 from twisted_sipuas.option_values import taken, whole_number
 from twisted_sipuas.paths import content
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import URI
 

@@ -33,7 +33,7 @@ from typing import Any
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.location.target import Redirection, Target, is_of_response
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.uri import SIPURI, URI, TelURI, canonical_host, unescape
 

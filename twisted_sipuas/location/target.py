@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twisted_sipuas.errors import refuse_line_breaks
-from twisted_sipuas.syntax.fields import TOKEN, quote
+from twisted_sipuas.syntax.grammar import TOKEN, quote
 from twisted_sipuas.syntax.headers import COMPACT_NAMES
 from twisted_sipuas.syntax.uri import URI, parse_uri
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from twisted_sipuas.syntax.fields import TOKEN, quote
+from twisted_sipuas.syntax.grammar import TOKEN, quote
 from twisted_sipuas.syntax.values import HeaderValue, frozen_parameters, token, unquote
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
-from twisted_sipuas.syntax.fields import TOKEN, split_list
+from twisted_sipuas.syntax.grammar import TOKEN, split_list
 
 if TYPE_CHECKING:
     from typing_extensions import Self

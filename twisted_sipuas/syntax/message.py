@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
-from twisted_sipuas.syntax.fields import TOKEN, Contact, CSeq, NameAddr, Via, split_list
+from twisted_sipuas.syntax.fields import Contact, CSeq, NameAddr, Via
+from twisted_sipuas.syntax.grammar import TOKEN, split_list
 from twisted_sipuas.syntax.headers import COMPACT_NAMES, Headers
 from twisted_sipuas.syntax.status import reason_phrase
 from twisted_sipuas.syntax.uri import URI, parse_uri

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from twisted_sipuas.errors import MessageSyntaxError
-from twisted_sipuas.syntax.fields import TOKEN, CSeq, NameAddr, Via
+from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request, Response
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from twisted_sipuas.errors import refuse_line_breaks
-from twisted_sipuas.syntax.fields import format_date, quote
+from twisted_sipuas.syntax.grammar import format_date, quote
 from twisted_sipuas.syntax.values import (
     HeaderValue,
     frozen_parameters,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_sipuas.errors import MessageSyntaxError, refuse_line_breaks
-from twisted_sipuas.syntax.fields import TOKEN, delta_seconds, parse_parameters, quote, unquote
+from twisted_sipuas.syntax.grammar import TOKEN, delta_seconds, parse_parameters, quote, unquote
 
 if TYPE_CHECKING:
     from typing_extensions import Self

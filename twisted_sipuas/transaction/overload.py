@@ -8,7 +8,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_sipuas.interfaces import IFlow
 from twisted_sipuas.logs import Logger
-from twisted_sipuas.syntax.fields import Via, unquote
+from twisted_sipuas.syntax.fields import Via
+from twisted_sipuas.syntax.grammar import unquote
 from twisted_sipuas.syntax.message import Request
 
 __all__ = ["FEEDBACK", "Overload"]

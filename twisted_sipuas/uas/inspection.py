@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow, IServerTransaction
 from twisted_sipuas.syntax.body import BodyPart, parse_body
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.media import Accept, ContentType
 from twisted_sipuas.syntax.message import KNOWN_METHODS, Request

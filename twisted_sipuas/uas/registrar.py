@@ -12,7 +12,7 @@ from twisted_sipuas.deferreds import waited_for
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IAuthenticator, IBindingStore, IFlow, IServerTransaction
 from twisted_sipuas.location.binding import Binding, Limits, Registration, apply, contact_value
-from twisted_sipuas.syntax.fields import format_date
+from twisted_sipuas.syntax.grammar import format_date
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.uri import SIPURI, address_of_record
 from twisted_sipuas.uas import inspection

@@ -13,7 +13,7 @@ from twisted_sipuas.location.routes.section import Fault, RowPlace, Section, Whe
 from twisted_sipuas.location.routes.table import Refusal, Route, Targets
 from twisted_sipuas.location.routes.template import BUILT_IN, TargetTemplate, TextTemplate, URITemplate, placeholders
 from twisted_sipuas.location.target import is_of_response
-from twisted_sipuas.syntax.fields import TOKEN
+from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.uri import canonical_domain
 
 __all__ = ["RouteSection", "TargetText", "check_placeholders", "target_texts"]
