@@ -2,7 +2,10 @@
 
     python examples/greeter.py udp:5070
 
-and from another shell, for the busy signal: sipp -sn uac 127.0.0.1:5070 -m 1
+and from another shell
+
+    sipsak -M -B hello -s sip:bob@127.0.0.1:5070      # 200; the log has: sip:sipsak@... says 'hello'
+    sipp -sn uac 127.0.0.1:5070 -m 1                  # 180, and 486 after a second
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
-from twisted_sipuas import SIPError, SIPService, UserAgentServer
+from twisted_sipuas import IServerTransaction, Request, Response, SIPError, SIPService, UserAgentServer
 
 
 class Greeter(UserAgentServer):
@@ -22,11 +25,11 @@ class Greeter(UserAgentServer):
     accept = {"MESSAGE": ("text/plain",)}  # 415 and Accept follow from it
     log = Logger()
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: IServerTransaction) -> Response:
         self.log.info("{sender} says {text!r}", sender=request.from_.uri, text=request.body.decode(errors="replace"))
         return request.response(200)
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> Response:
         transaction.respond(request.response(180))
         await deferLater(reactor, 1)  # cancelled if the caller hangs up first
         raise SIPError(486)
