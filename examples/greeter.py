@@ -4,8 +4,10 @@
 
 and from another shell
 
-    sipsak -M -B hello -s sip:bob@127.0.0.1:5070      # 200; the log has: sip:sipsak@... says 'hello'
-    sipp -sn uac 127.0.0.1:5070 -m 1                  # 180, and 486 after a second
+    sipsak -vv -s sip:bob@127.0.0.1:5070      # 200, and Allow, which has what this class handles
+    sipp -sn uac 127.0.0.1:5070 -m 1          # 180, and 486 after a second
+
+A phone's text message gets 200, and is in the log: sip:alice@192.0.2.7 says 'hello'.
 """
 
 from __future__ import annotations

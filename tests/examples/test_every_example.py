@@ -35,7 +35,7 @@ def test_is_short(name: str) -> None:
 def test_says_what_it_is_for(name: str) -> None:
     """The docstring begins with what the example is for, and shows the command that starts it, by its path."""
     docstring = ast.get_docstring(parse(name)) or ""
-    assert docstring.partition("\n\n")[0].endswith(".")
+    assert docstring.partition("\n\n")[0].endswith((".", "?"))
     assert any(line.startswith("    ") and f"examples/{name}" in line for line in docstring.splitlines())
 
 
