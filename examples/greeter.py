@@ -7,7 +7,7 @@ and from another shell
     sipsak -vv -s sip:bob@127.0.0.1:5070      # 200, and Allow, which has what this class handles
     sipp -sn uac 127.0.0.1:5070 -m 1          # 180, and 486 after a second
 
-A phone's text message gets 200, and is in the log: sip:alice@192.0.2.7 says 'hello'.
+A phone's text message gets 200, and is in the log: 'sip:alice@192.0.2.7' says 'hello'.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Greeter(UserAgentServer):
     log = Logger()
 
     def handle_MESSAGE(self, request: Request, transaction: IServerTransaction) -> Response:
-        self.log.info("{sender} says {text!r}", sender=request.from_.uri, text=request.body.decode(errors="replace"))
+        sender, text = str(request.from_.uri), request.body.decode(errors="replace")
+        self.log.info("{sender!a} says {text!a}", sender=sender, text=text)  # !a: nobody writes lines of the log but us
         return request.response(200)
 
     async def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> Response:

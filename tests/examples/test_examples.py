@@ -142,7 +142,9 @@ def test_greeter(example):
     server = example("greeter.py")
     (answer,) = server.ask("MESSAGE", "sip:bob@127.0.0.1", "Content-Type: text/plain", body="hello")
     assert answer.startswith("SIP/2.0 200 OK\r\n")
-    assert "sip:test@127.0.0.1 says 'hello'" in server.log
+    assert "'sip:test@127.0.0.1' says 'hello'" in server.log
+    server.ask("MESSAGE", "sip:bob@127.0.0.1", "Content-Type: text/plain", body="hello\nforged \x1b[2J")
+    assert r"says 'hello\nforged \x1b[2J'" in server.log
     ringing, busy = server.ask("INVITE", "sip:bob@127.0.0.1")
     assert ringing.startswith("SIP/2.0 180 Ringing\r\n")
     assert busy.startswith("SIP/2.0 486 Busy Here\r\n")
