@@ -64,7 +64,7 @@ def record(request: Request, response: Response | None, flow: IFlow) -> dict[str
 
 
 if __name__ == "__main__":
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     listen, path = sys.argv[1:] or ["udp:5060", "-"]
     file = sys.stdout if path == "-" else LogFile.fromFullPath(path, rotateLength=10_000_000, maxRotatedFiles=9)
 

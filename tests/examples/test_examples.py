@@ -262,6 +262,15 @@ def test_honeypot(example, tmp_path):
     assert datetime.fromisoformat(entries[4]["time"]).tzinfo == timezone.utc
 
 
+def test_honeypot_on_standard_output(example):
+    """With - for a file the lines are on standard output, plain, for the next program to read."""
+    server = example("honeypot.py", "-")
+    (answer,) = server.ask("REGISTER", "sip:127.0.0.1")
+    assert answer.startswith("SIP/2.0 401 ")
+    (line,) = [line for line in server.log.splitlines() if line.startswith("{")]
+    assert json.loads(line)["status"] == 401
+
+
 def test_test_double(tmp_path):
     """The tests of a client pass, in a pytest run of a user."""
     if shutil.which("sipsak") is None:
