@@ -61,3 +61,9 @@ def test_uses_public_names(name: str) -> None:
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
             assert isinstance(node.value, ast.Name), node.attr
             assert node.value.id == "self", node.attr
+
+
+@pytest.mark.parametrize("name", sorted({Path(name).parts[0] for name in FILES}))
+def test_is_in_the_readme(name: str) -> None:
+    """The README links to each example."""
+    assert f"](examples/{name})" in (ROOT / "README.md").read_text()
