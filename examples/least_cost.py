@@ -2,7 +2,13 @@
 
     python examples/least_cost.py udp:5070
 
-and from another shell: sipsak -vv -s sip:4930123@127.0.0.1:5070
+and from another shell: sipsak -d -vv -s sip:4930123@127.0.0.1:5070 | grep -E '^SIP|^Contact'
+
+    SIP/2.0 302 Moved Temporarily
+    Contact: <sip:4930123@berlin.example.net>;q=1
+    Contact: <sip:4930123@gw2.example.net>;q=0.5
+
+The gateways of the longest prefix are named, the cheapest first; a caller tries the next one if that fails.
 """
 
 from __future__ import annotations
@@ -13,12 +19,23 @@ from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from zope.interface import implementer
 
-from twisted_sipuas import SIPURI, ILocationService, Redirection, RedirectServer, SIPError, SIPService, Target
+from twisted_sipuas import (
+    SIPURI,
+    URI,
+    ILocationService,
+    Redirection,
+    RedirectServer,
+    Request,
+    SIPError,
+    SIPService,
+    Target,
+)
 
-RATES = {  # number prefix: gateway and price, for those who carry it
+RATES = {  # digits that a number begins with: gateways that carry it, and their prices
     "49": [("gw1.example.net", 0.012), ("gw2.example.net", 0.009)],
     "4930": [("berlin.example.net", 0.004), ("gw2.example.net", 0.009)],
 }
+LONGEST = max(map(len, RATES))
 
 
 @implementer(ILocationService)
@@ -27,18 +44,17 @@ class LeastCost:
 
     description = "the rate table"
 
-    def lookup(self, request_uri, request):
-        number = getattr(request_uri, "user", None) or ""
-        for length in range(len(number), 0, -1):
-            rates = RATES.get(number[:length])
-            if rates is not None:
-                cheapest = sorted(rates, key=lambda rate: rate[1])
+    def lookup(self, request_uri: URI, request: Request) -> Redirection:
+        called = request_uri.telephone_number
+        number = "" if called is None else called.number
+        sip_uri = request_uri if isinstance(request_uri, SIPURI) else SIPURI.build("localhost", number)
+        digits = number.removeprefix("+")[:LONGEST]
+        for length in range(len(digits), 0, -1):
+            if digits[:length] in RATES:
+                rates = sorted(RATES[digits[:length]], key=lambda rate: rate[1])
                 return Redirection(
-                    [
-                        Target(SIPURI.build(gateway, number), q=round(1 - place / 10, 1))
-                        for place, (gateway, _) in enumerate(cheapest)
-                    ],
-                    status=300,
+                    Target(sip_uri.with_host(gateway), q=1 - place / len(rates))
+                    for place, (gateway, price) in enumerate(rates)
                 )
         raise SIPError(404, "No Rate For This Number")
 

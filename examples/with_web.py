@@ -5,14 +5,13 @@
 and from another shell:
 
     curl -d contact=sip:bob@192.0.2.7 http://127.0.0.1:8080/
-    sipp -sn uac 127.0.0.1:5070 -m 1
+    sipp -sn uac 127.0.0.1:5070 -m 1         # 302 with the contact sip:bob@192.0.2.7; before, 480
 """
 
 from __future__ import annotations
 
 import html
 import sys
-from dataclasses import dataclass
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService
@@ -20,9 +19,10 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.resource import Resource
+from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 
-from twisted_sipuas import SIPURI, MessageSyntaxError, SIPError, SIPService, UserAgentServer
+from twisted_sipuas import SIPURI, MessageSyntaxError, Request, Response, SIPError, SIPService, UserAgentServer
 
 PAGE = """<!doctype html><title>On duty</title>
 <p>On duty: {contact}. Calls so far: {calls}.</p>
@@ -30,42 +30,36 @@ PAGE = """<!doctype html><title>On duty</title>
 """
 
 
-@dataclass
-class Duty:
-    """What both sides share: one reactor runs them, so that a plain object will do."""
-
-    contact: SIPURI | None = None
-    calls: int = 0
-
-
 class Support(UserAgentServer):
     """Redirects every call to who is on duty."""
 
-    def __init__(self, duty: Duty) -> None:
-        super().__init__()
-        self.duty = duty
+    contact: SIPURI | None = None
+    calls = 0
 
-    def handle_INVITE(self, request, transaction):
-        if self.duty.contact is None:
+    def handle_INVITE(self, request: Request, transaction: object) -> Response:
+        if self.contact is None:
             raise SIPError(480, "Nobody Is on Duty")
-        self.duty.calls += 1
-        return request.response(302, contacts=[self.duty.contact])
+        self.calls += 1
+        return request.response(302, contacts=[self.contact])
 
 
 class Page(Resource):
+    """Shows who is on duty, and sets it: one reactor runs both sides, so that they may share a plain object."""
+
     isLeaf = True
 
-    def __init__(self, duty: Duty) -> None:
+    def __init__(self, support: Support) -> None:
         super().__init__()
-        self.duty = duty
+        self.support = support
 
-    def render_GET(self, request):
-        contact = html.escape(str(self.duty.contact or "nobody"))
-        return PAGE.format(contact=contact, calls=self.duty.calls).encode()
+    def render_GET(self, request: WebRequest) -> bytes:
+        contact = html.escape(str(self.support.contact or "nobody"))
+        return PAGE.format(contact=contact, calls=self.support.calls).encode()
 
-    def render_POST(self, request):
+    def render_POST(self, request: WebRequest) -> bytes:
+        (contact,) = request.args.get(b"contact", [b""])[:1]
         try:
-            self.duty.contact = SIPURI(request.args.get(b"contact", [b""])[0].decode("utf-8", "replace"))
+            self.support.contact = SIPURI(contact.decode("utf-8", "replace"))
         except MessageSyntaxError as error:
             request.setResponseCode(400)
             return f"{error}\n".encode()
@@ -75,9 +69,9 @@ class Page(Resource):
 if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
     sip, web = sys.argv[1:] or ["udp:5060", "tcp:8080:interface=127.0.0.1"]
-    duty, both = Duty(), MultiService()
-    StreamServerEndpointService(serverFromString(reactor, web), Site(Page(duty))).setServiceParent(both)
-    SIPService(reactor, Support(duty), listen=[sip]).setServiceParent(both)
+    support, both = Support(), MultiService()
+    StreamServerEndpointService(serverFromString(reactor, web), Site(Page(support))).setServiceParent(both)
+    SIPService(reactor, support, listen=[sip]).setServiceParent(both)
     both.privilegedStartService()
     both.startService()
     reactor.addSystemEventTrigger("before", "shutdown", both.stopService)

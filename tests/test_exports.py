@@ -10,7 +10,7 @@ PUBLIC = """
     IMessageReceiver IRequestSender IServerTransaction ITransactionUser Limits location_service LocationKind
     MemoryBindingStore MessageSyntaxError NameAddr parse_message Protection Redirection RedirectServer Registrar
     Request Response SIPDatagramProtocol SIPError SIPService SIPStreamFactory SIPURI SQLiteBindingStore StartError
-    Target TransportError TransportLimits UnavailableError UserAgentServer Via
+    Target TelURI TransportError TransportLimits UnavailableError URI UserAgentServer Via
 """
 
 

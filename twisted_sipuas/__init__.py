@@ -33,7 +33,7 @@ from twisted_sipuas.syntax.fields import CSeq, NameAddr, Via
 from twisted_sipuas.syntax.headers import Headers
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.parsing import parse_message
-from twisted_sipuas.syntax.uri import SIPURI
+from twisted_sipuas.syntax.uri import SIPURI, URI, TelURI
 from twisted_sipuas.transaction.admission import Protection
 from twisted_sipuas.transport.limits import TransportLimits
 from twisted_sipuas.transport.stream import SIPStreamFactory
@@ -47,6 +47,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "SIPURI",
+    "URI",
     "Address",
     "Binding",
     "CSeq",
@@ -85,6 +86,7 @@ __all__ = [
     "SQLiteBindingStore",
     "StartError",
     "Target",
+    "TelURI",
     "TransportError",
     "TransportLimits",
     "UnavailableError",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from twisted.internet.task import Clock
 
-from tests.examples.test_examples import ROOT, Example
+from tests.examples.test_examples import ROOT, Example, load
 from twisted_sipuas.syntax.uri import parse_uri
 from twisted_sipuas.testing import make_request
 
@@ -40,10 +39,7 @@ def broken(tmp_path):
 @pytest.fixture
 def office_hours():
     """The example's module."""
-    spec = importlib.util.spec_from_file_location("office_hours", SOURCE / "office_hours.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("location_plugin/office_hours.py")
 
 
 def sipuas(path, *arguments):

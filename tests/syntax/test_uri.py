@@ -533,3 +533,53 @@ def test_user_parameters(text: str, parameters: dict[str, str | None]) -> None:
 def test_header_fields(text: str, fields: tuple[tuple[str, str], ...]) -> None:
     """What stands behind the question mark is names and values, with their escapes undone (19.1.1)."""
     assert SIPURI(text).header_fields == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "moved"),
+    [
+        ("sip:bob@example.com", "gw.example.net", None, "sip:bob@gw.example.net"),
+        ("sips:bob@example.com:5071", "gw.example.net", 5081, "sips:bob@gw.example.net:5081"),
+        ("sip:example.com", "2001:db8::1", 5060, "sip:[2001:db8::1]:5060"),
+        ("sip:a%3Bb;x=%20@h", "gw", None, "sip:a%3Bb;x=%20@gw"),
+        ("sip:+49301;npdi@h;user=phone;transport=tcp;maddr=192.0.2.1;lr", "gw", None, "sip:+49301;npdi@gw;user=phone"),
+        ("sip:bob:secret@h;user?Subject=x", "gw", None, "sip:bob@gw"),
+    ],
+)
+def test_with_host(text: str, host: str, port: int | None, moved: str) -> None:
+    """A URI at another host keeps its user as it is spelt, and nothing that was for the old host (19.1.1)."""
+    assert SIPURI(text).with_host(host, port).text == moved
+
+
+@pytest.mark.parametrize(("host", "port"), [("", None), ("a b", None), ("a@b", None), ("h;lr", None), ("h", 0)])
+def test_with_host_refuses(host: str, port: int | None) -> None:
+    """What is no host or port is our caller's mistake, and no way to smuggle in another component."""
+    with pytest.raises(ValueError, match="SIP URI"):
+        SIPURI("sip:bob@example.com").with_host(host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "parameters"),
+    [
+        ("tel:+44-1632-960083;npdi", "+441632960083", {"npdi": None}),
+        ("sip:+44(1632)960083;npdi;rn=+441632960999@h", "+441632960083", {"npdi": None, "rn": "+441632960999"}),
+        ("sip:%2B441632960083@h", "+441632960083", {}),
+        ("sips:110@h", "110", {}),
+        ("sip:*21%23@h", "*21#", {}),
+        ("sip:a1;phone-context=+44@h;user=phone", "A1", {"phone-context": "+44"}),
+    ],
+)
+def test_telephone_number(text: str, number: str, parameters: dict[str, str | None]) -> None:
+    """A SIP URI's user part is a telephone number where it says so or looks like one, parameters and all (19.1.6)."""
+    found = parse_uri(text).telephone_number
+    assert found is not None
+    assert (found.number, dict(found.parameters)) == (number, parameters)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sip:h", "sip:bob@h", "sip:a1@h", "sip:+@h", "sip:bob@h;user=phone", "sip:1;a=1;a=2@h", "urn:service:sos"],
+)
+def test_no_telephone_number(text: str) -> None:
+    """What names somebody, or is malformed as a number, is none; and it is no error to ask."""
+    assert parse_uri(text).telephone_number is None

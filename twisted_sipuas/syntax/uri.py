@@ -47,6 +47,8 @@ _TEL_URI = re.compile(
 # RFC 3966, 3: a global number, or a local one, without visual separators. The grammar would take hexadecimal digits
 # alone for a local number; that is a word in the wrong place, and so there has to be a digit, a "*" or a "#".
 _TEL_NUMBER = re.compile(r"\+[0-9]+|[A-Fa-f]*[0-9*#][0-9A-Fa-f*#]*")
+# A user part that is a telephone number though ``user=phone`` does not say so: digits, or a "+" and separators too.
+_NUMBER_BY_LOOK = re.compile(r"\+[.()\-]*[0-9][0-9.()\-]*|[0-9*#]+")
 _OTHER_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*):(?P<rest>[^\x00-\x20\x7f<>\"]+)")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _VISUAL_SEPARATORS = str.maketrans("", "", "-.()")
@@ -131,6 +133,14 @@ class URI:
             raise MessageSyntaxError("URI of a scheme that has a class of its own")
         self._key = (self.scheme, match["rest"])
 
+    @property
+    def telephone_number(self) -> TelURI | None:
+        """The telephone number that this URI is, or has as its user part (RFC 3261, 19.1.6); None if there is none.
+
+        A user part is one if ``user=phone`` says so, or if it is digits (with ``*`` and ``#``) or begins with a ``+``.
+        """
+        return None
+
     def equivalent(self, other: URI) -> bool:
         """Whether *other* names the same resource, by the rules of its scheme (RFC 3261, 19.1.4 for SIP)."""
         return self == other
@@ -180,6 +190,11 @@ class TelURI(URI):
             self.number,
             frozenset((name, _comparable_in_tel(name, value or "")) for name, value in self.parameters.items()),
         )
+
+    @property
+    def telephone_number(self) -> TelURI:
+        """See `URI.telephone_number`."""
+        return self
 
     @property
     def is_global(self) -> bool:
@@ -296,6 +311,30 @@ class SIPURI(URI):
             raise ValueError("a header of a SIP URI needs a name")
         separator = "?" if self.headers is None else "&"
         return SIPURI(f"{self.text}{separator}{_escape(name, _HEADER_UNESCAPED)}={_escape(value, _HEADER_UNESCAPED)}")
+
+    def with_host(self, host: str, port: int | None = None) -> SIPURI:
+        """Return the URI of the same scheme and user at another *host* and *port*.
+
+        The user part is copied as it is, escapes and all, and so is the parameter ``user``, which tells how to read it.
+        What leads to the old host or is for it alone is left out: every other parameter, password and header fields. An
+        IPv6 *host* may come without its brackets. Raises `ValueError` for what is no host or port.
+        """
+        there = SIPURI.build(host, port=port).text.removeprefix("sip:")
+        user = "" if self.user is None else f"{self.user}@"
+        how_to_read_it = self.parameters.get("user")
+        return SIPURI(f"{self.scheme}:{user}{there}{f';user={how_to_read_it}' if how_to_read_it else ''}")
+
+    @property
+    def telephone_number(self) -> TelURI | None:
+        """See `URI.telephone_number`."""
+        user = self.user or ""
+        is_phone = (self.parameters.get("user") or "").lower() == "phone"
+        if not (is_phone or _NUMBER_BY_LOOK.fullmatch(unescape(user.partition(";")[0]))):
+            return None
+        try:
+            return TelURI(f"tel:{user}")
+        except MessageSyntaxError:
+            return None
 
     @property
     def user_parameters(self) -> Mapping[str, str | None]:
