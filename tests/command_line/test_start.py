@@ -101,10 +101,21 @@ def start_faults(directory: Path, port: int) -> dict[str, tuple[list[str], str]]
         "no list": (["--location", "memory:", "--listen", "udp:0", "--deny", "@missing.list"], "missing.list"),
         "no address of ours": (["--location", "memory:", "--no-registrar", "--listen", "udp:0:interface=192.0.2.1"],
                                "192.0.2.1"),
+        "no socket number": (["--mode", "stateless", "--listen", "systemd:domain=INET:index=0"], "no such socket"),
+        "no socket name": (["--mode", "stateless", "--listen", "systemd:domain=INET:name=tcp"], "no such socket"),
     }  # fmt: skip
 
 
-FAULTS = ["port in use", "no directory", "no database", "no certificate", "no list", "no address of ours"]
+FAULTS = [
+    "port in use",
+    "no directory",
+    "no database",
+    "no certificate",
+    "no list",
+    "no address of ours",
+    "no socket number",
+    "no socket name",
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

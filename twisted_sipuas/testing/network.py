@@ -119,7 +119,7 @@ class VirtualNetwork:
 
         if not isinstance(server, (VirtualServer, Address)):
             server = self.serve(server)
-        address = self._taken(Address(host or f"192.0.2.{next(self._hosts)}", port))
+        address = self._taken(Address(host, port) if host else self._free_address(port))
         return FakeClient(self, server if isinstance(server, Address) else server.address, address, **options)
 
     def step(self, seconds: float) -> None:
@@ -214,6 +214,11 @@ class VirtualNetwork:
         now = self.clock.seconds()
         sender.arrives_at = max(sender.arrives_at, now + self._delay())
         return sender.arrives_at - now
+
+    def _free_address(self, port: int) -> Address:
+        """Return the next of the clients' addresses that no test has given to a client by name."""
+        addresses = (Address(f"192.0.2.{number}", port) for number in self._hosts)
+        return next(address for address in addresses if address not in self._sockets)
 
     def _taken(self, address: Address) -> Address:
         if address in self._sockets:

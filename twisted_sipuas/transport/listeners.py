@@ -263,6 +263,8 @@ class Listeners:
             endpoint = serverFromString(self._reactor, item.description)
         except ImportError:
             raise StartError(f"{item.description}: {_TLS_NEEDED}; or see --listen") from None
+        except LookupError:  # from that of systemd's sockets
+            raise StartError(f"{item.description}: systemd has given no such socket; see --listen") from None
         except Exception as error:  # whatever the endpoint's own parser raises, a missing key file say
             raise StartError(f"{item.description}: {error}; see --listen") from None
         self._open_endpoint(endpoint, item.description, self._stream_factory(item.advertised, item.is_proxied))
