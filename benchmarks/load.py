@@ -1,125 +1,146 @@
-"""The client of `transactions.py` and `redirect.py`: sends requests over UDP in bursts, and tells how it went.
+"""The client of the benchmarks: sends requests to a server on 127.0.0.1, as it is told, and tells how it went.
 
-usage: load.py PORT METHOD STATUS COUNT [USERS CSEQ]
+usage: load.py udp|tcp|tls PORT CONNECTIONS
 
-COUNT requests of METHOD are sent, each burst when the one before has been answered, so that the server always has
-something to read. An INVITE is acknowledged as 17.1.1.3 says. They are for, and a REGISTER is from, each of USERS users
-in turn, by strides, so that one is not near the next; with CSEQ in the CSeq, and so a REGISTER refreshes what one of a
-smaller CSEQ has registered. Prints how many were answered STATUS (if empty, any), and how many were not.
+It waits until the server answers, opens the connections, over which the requests go in turn, and prints ``ready``. Then
+each line of its standard input is an object in JSON, which says what to send: the arguments of `Exchanges` but for the
+transport and the port, and
 
-It makes no use of the package, so that every server is asked alike. Requests are made before they are sent, so that
-the server need not wait for that.
+- ``count`` or ``seconds``: how many exchanges, or for how long;
+- ``rate``: so many a second, whatever the answers do, each at its time. Without it there are always some outstanding,
+  half a window to a whole one, so that the server has something to read as long as it is slower than the client.
+
+It prints an object for each: how many exchanges went ``right``, and ``wrong``, by another status than the right one;
+how many were ``lost``; the ``seconds`` until the last answer; how much of that the client was ``busy``; and, with a
+``rate``, the latency ``p50`` and ``p99`` in seconds, each from the time when the request was due. It looks for answers
+without a pause meanwhile, so that these do not wait for a sleeping client.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import socket
+import gc
+import json
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from typing import Any
 
-_BURST = 64
-_LOST_AFTER = 2.0  # seconds without any response
-_STRIDE = 7919  # a prime, so that every user has a turn
-_COMMON = (
-    "Via: SIP/2.0/UDP 127.0.0.1:{own_port};branch=z9hG4bK-{run}-%(number)d;rport\r\n"
-    "Max-Forwards: 70\r\n"
-    "From: {sender};tag={run}%(number)d\r\n"
-    "To: <sip:user%(user)d@127.0.0.1>%(to_tag)s\r\n"
-    "Call-ID: {call_id}@127.0.0.1\r\n"
-    "CSeq: {cseq} {cseq_method}\r\n"
-    "Contact: <sip:{contact}>\r\n"
-    "User-Agent: load\r\n"
-)
-_NUMBER = re.compile(rb"branch=z9hG4bK-[0-9a-f]+-([0-9]+)")
-_TO_TAG = re.compile(rb"\r\nTo:[^\r\n]*(;tag=[^\r\n;]*)")
+from links import LOST_AFTER, Link, connect
+from messages import Exchanges
+
+_WINDOW = 64
 
 
-class Requests:
-    """The texts of the requests of one run."""
+class Run:
+    """One run of *exchanges* over *link*: *count* of them, or for so many *seconds*."""
 
-    def __init__(self, method: str, own_port: int, users: int, cseq: int) -> None:
-        self._users = users
-        names = {"own_port": own_port, "run": os.urandom(4).hex(), "cseq": cseq, "cseq_method": method}
-        if method == "REGISTER":
-            names |= {"sender": "<sip:user%(user)d@127.0.0.1>", "call_id": "phone-%(user)d", "end": "Expires: 7200\r\n"}
-            names |= {"uri": "sip:127.0.0.1", "contact": "user%(user)d@192.0.2.9:5060"}
-        else:
-            names |= {
-                "sender": '"Alice" <sip:alice@127.0.0.1>',
-                "call_id": "{run}-%(number)d".format(**names),
-                "end": "",
-            }
-            names |= {"uri": "sip:user%(user)d@127.0.0.1", "contact": f"alice@127.0.0.1:{own_port}"}
-        template = "{method} {uri} SIP/2.0\r\n" + _COMMON + "{end}Content-Length: 0\r\n\r\n"
-        self._request = template.format(method=method, **names)
-        self._ack = template.format(method="ACK", **{**names, "cseq_method": "ACK"})
+    def __init__(self, link: Link, exchanges: Exchanges, count: int | None, seconds: float | None) -> None:
+        self._link = link
+        self._exchanges = exchanges
+        self._count = count
+        self._seconds = seconds
+        self._begun = 0
+        self._prepared: deque[bytes] = deque()
+        self._outstanding: dict[int, float] = {}  # since when, by number
+        self._latencies: list[float] = []
+        self._right = self._wrong = self._lost = 0
 
-    def request(self, number: int) -> bytes:
-        """Return the request of this *number*."""
-        return self._filled(self._request, number)
+    def _begin(self, since: float) -> None:
+        """Send the next request, which was due at that time."""
+        number = self._begun
+        data = self._prepared.popleft() if self._prepared else self._exchanges.request(number)
+        self._begun += 1
+        self._outstanding[number] = since
+        self._link.send(number, data)
 
-    def ack(self, number: int, to_tag: str) -> bytes:
-        """Return the ACK to the response, with *to_tag*, to the INVITE of this *number*."""
-        return self._filled(self._ack, number, to_tag)
+    def _prepare(self, ahead: int) -> None:
+        """Make requests while the server is at work."""
+        for number in range(self._begun + len(self._prepared), self._begun + ahead):
+            self._prepared.append(self._exchanges.request(number))
 
-    def _filled(self, template: str, number: int, to_tag: str = "") -> bytes:
-        user = number * _STRIDE % self._users
-        return (template % {"number": number, "user": user, "to_tag": to_tag}).encode()
+    def _take(self, messages: list[bytes]) -> None:
+        for data in messages:
+            step = self._exchanges.step(data)
+            if step is None or step.number not in self._outstanding:
+                continue
+            for message in step.messages:
+                self._link.send(step.number, message)
+            if step.is_right is not None:
+                self._latencies.append(time.perf_counter() - self._outstanding.pop(step.number))
+                self._right += step.is_right
+                self._wrong += not step.is_right
+
+    def saturate(self) -> dict[str, float]:
+        """Keep a window of exchanges outstanding; returns what is to be printed."""
+        begin = last = time.perf_counter()
+        while True:
+            now = time.perf_counter()
+            if len(self._outstanding) <= _WINDOW // 2:
+                while len(self._outstanding) < _WINDOW and self._goes_on(now - begin):
+                    self._begin(now)
+                if not self._outstanding:
+                    return self._result(last - begin)
+                self._prepare(_WINDOW)
+            messages = self._link.receive()
+            if messages:
+                self._take(messages)
+                last = time.perf_counter()
+            else:
+                self._lost += len(self._outstanding)
+                self._outstanding.clear()
+
+    def _goes_on(self, elapsed: float) -> bool:
+        if self._count is not None:
+            return self._begun < self._count
+        return elapsed < (self._seconds or 0)
+
+    def pace(self, rate: float) -> dict[str, float]:
+        """Begin so many exchanges a second, each at its time; returns what is to be printed."""
+        total = self._count or max(1, int(rate * (self._seconds or 0)))
+        begin = last = time.perf_counter()
+        while self._begun < total or self._outstanding:
+            now = time.perf_counter()
+            due = begin + self._begun / rate
+            if self._begun < total and due <= now:
+                self._begin(due)
+            messages = self._link.receive_at_once()
+            if messages:
+                self._take(messages)
+                last = time.perf_counter()
+            elif self._begun == total and now - last > LOST_AFTER:
+                self._lost += len(self._outstanding)
+                break
+            elif due > now:
+                self._prepare(min(_WINDOW, total - self._begun))
+        self._latencies.sort()
+        quantiles = {"p50": self._quantile(0.5), "p99": self._quantile(0.99)}
+        return {**self._result(last - begin), **quantiles}
+
+    def _quantile(self, share: float) -> float:
+        return self._latencies[int(share * (len(self._latencies) - 1))] if self._latencies else float("nan")
+
+    def _result(self, seconds: float) -> dict[str, float]:
+        return {"right": self._right, "wrong": self._wrong, "lost": self._lost, "seconds": seconds}
 
 
-def load(port: int, method: str, status: str, count: int, users: int, cseq: int) -> tuple[int, int]:
-    """Send *count* requests of *method* to *port*; returns how many were answered *status*, and how many were not."""
-    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-    own.bind(("127.0.0.1", 0))
-    own.connect(("127.0.0.1", port))
-    own.settimeout(_LOST_AFTER)
-    requests = Requests(method, own.getsockname()[1], users, cseq)
-    start = f"SIP/2.0 {status}".encode()
-    answered = 0
-    burst = [requests.request(number) for number in range(min(_BURST, count))]
-    for first in range(0, count, _BURST):
-        _send(own, burst)
-        after = range(first + _BURST, min(first + 2 * _BURST, count))
-        following = [requests.request(number) for number in after]
-        acks = []
-        for number, data in _final_responses(own, range(first, first + len(burst))):
-            answered += data.startswith(start)
-            if method == "INVITE":
-                tag = _TO_TAG.search(data)
-                assert tag is not None, data
-                acks.append(requests.ack(number, tag[1].decode()))
-        _send(own, acks)
-        burst = following
-    return answered, count - answered
+def _run(link: Link, told: dict[str, Any]) -> dict[str, float]:
+    count, seconds, rate = (told.pop(name, None) for name in ("count", "seconds", "rate"))
+    run = Run(link, Exchanges(transport=link.transport, own_port=link.own_port, **told), count, seconds)
+    gc.collect()
+    busy, begin = time.process_time(), time.perf_counter()
+    result = run.saturate() if rate is None else run.pace(rate)
+    return {**result, "busy": (time.process_time() - busy) / (time.perf_counter() - begin)}
 
 
-def _send(own: socket.socket, burst: list[bytes]) -> None:
-    for data in burst:
-        try:
-            own.send(data)
-        except ConnectionRefusedError:
-            pass  # the server is not there yet
-
-
-def _final_responses(own: socket.socket, numbers: range) -> Iterator[tuple[int, bytes]]:
-    """Give the final response to each of the requests *numbers*, as far as there is one, with its number."""
-    outstanding = set(numbers)
-    while outstanding:
-        try:
-            data = own.recv(65535)
-        except (TimeoutError, ConnectionRefusedError):
-            return
-        found = _NUMBER.search(data)
-        assert found is not None, data
-        number = int(found[1])
-        if data[8:9] != b"1" and number in outstanding:
-            outstanding.remove(number)
-            yield number, data
+def main() -> None:
+    """Open the connections, and do what each line says."""
+    transport, port, connections = sys.argv[1:]
+    gc.disable()  # a pause of the client would be a latency of the server; `_run` collects
+    link = connect(transport, int(port), int(connections))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_run(link, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    port, method, status, count, users, cseq = [*sys.argv[1:], "1", "1"][:6]
-    print(*load(int(port), method, status, int(count), int(users), int(cseq)))
+    main()

@@ -1,4 +1,6 @@
-"""The memory of `transactions.py`: what transactions that wait out Timer J take, and whether it is used again.
+"""What memory do transactions take that wait out Timer J, and is it used again?
+
+usage: python benchmarks/transactions_memory.py
 
 Prints the octets of resident memory that each takes, the same for as many more after all of these have ended, the
 octets of its response, how many calls the clock had for all of them, and what each left behind.
@@ -62,6 +64,7 @@ def main() -> None:
     ended = _resident()
     _answer(service, 1000 + _COUNT, _COUNT)
     again = _resident() - ended
+    assert service.counters["transactions_waiting"] == _COUNT
     print(f"{grown / _COUNT:.0f} {again / _COUNT:.0f} {octets:.0f} {calls} {(ended - before) / _COUNT:.0f}")
 
 

@@ -20,41 +20,44 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from processes import Server, cpu_time, load_from, own_server
+from processes import Client, Server, client_of, cpu_time, python_server
 
 _ROUNDS = 5
 _CLIENTS = 8
-_REQUESTS = 16_000
+_REQUESTS = 2_000  # of each
 _LISTEN = "udp:{port}:interface=127.0.0.1:tcp=no"
 _ROUTES = '[[route]]\ntargets = "sip:{user}@192.0.2.9"\n'
 _ONE, _TWO = "one process", "two workers"
 
 
-def _run(running: ExitStack, *what: str) -> dict[str, Server]:
-    """Run the server once in each way."""
-    bounds = ["--trust", "127.0.0.0/8", "--max-lag", "0"]  # those of one source are not what is measured
-    command = ["-m", "twisted_sipuas", *what, *bounds, "--listen", _LISTEN, "--workers"]
-    return {
-        name: running.enter_context(own_server(*command, number, is_pinned=False))
-        for name, number in ((_ONE, "1"), (_TWO, "2"))
-    }
+class _Asked:
+    """A server, and its clients, each with a port of its own."""
 
+    def __init__(self, running: ExitStack, workers: str, *what: str) -> None:
+        bounds = ["--max-lag", "0"]  # it is late while the clients have the processors
+        command = ["-m", "twisted_sipuas", *what, *bounds, "--listen", _LISTEN, "--workers", workers]
+        self._server: Server = running.enter_context(python_server(*command, is_pinned=False))
+        self._clients: list[Client] = [
+            running.enter_context(client_of(self._server, is_pinned=False)) for _ in range(_CLIENTS)
+        ]
+        self.times: list[float] = []
+        self.rates: list[float] = []
 
-def _measure(servers: dict[str, Server], status: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return the microseconds of CPU time of each of *servers* for a request, and how many it answers in a second."""
-    times: dict[str, list[float]] = {name: [] for name in servers}
-    rates: dict[str, list[float]] = {name: [] for name in servers}
-    for _ in range(_ROUNDS):
-        for name, server in servers.items():
-            before, began = cpu_time(server), time.monotonic()
-            answered = _ask(server, status)
-            rates[name].append(answered / (time.monotonic() - began))
-            times[name].append((cpu_time(server) - before) / answered * 1e6)
-    return times, rates
+    def ask(self, status: int) -> int:
+        """Let the clients send their INVITEs together; returns how many were answered as they should."""
+        for client in self._clients:
+            client.begin("invite", status, count=_REQUESTS)
+        right = sum(client.result().right for client in self._clients)
+        if right < _REQUESTS * _CLIENTS:
+            print(f"    {_REQUESTS * _CLIENTS - right} of {_REQUESTS * _CLIENTS} went wrong")
+        return right
 
-
-def _ask(server: Server, status: int) -> int:
-    return load_from(_CLIENTS, server, "INVITE", _REQUESTS, status=status, is_pinned=False)
+    def measure(self, status: int) -> None:
+        """Keep the microseconds of CPU time of an exchange, and how many there were in a second."""
+        before, began = cpu_time(self._server), time.monotonic()
+        right = self.ask(status)
+        self.rates.append(right / (time.monotonic() - began))
+        self.times.append((cpu_time(self._server) - before) / right * 1e6)
 
 
 def _report(what: str, unit: str, results: dict[str, list[float]]) -> None:
@@ -73,12 +76,14 @@ def main() -> None:
         cases = (("redirect 302", 302, "--location", f"routes:{routes}"), ("stateless 480", 480, "--mode", "stateless"))
         for name, status, *what in cases:
             with ExitStack() as running:
-                servers = _run(running, *what)
+                servers = {_ONE: _Asked(running, "1", *what), _TWO: _Asked(running, "2", *what)}
                 for server in servers.values():
-                    _ask(server, status)
-                times, rates = _measure(servers, status)
-            _report(name, "µs of CPU", times)
-            _report(name, "a second", rates)
+                    server.ask(status)
+                for _ in range(_ROUNDS):
+                    for server in servers.values():
+                        server.measure(status)
+            _report(name, "µs of CPU", {way: server.times for way, server in servers.items()})
+            _report(name, "a second", {way: server.rates for way, server in servers.items()})
 
 
 if __name__ == "__main__":
