@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from types import MappingProxyType
 from typing import ClassVar, Protocol
@@ -33,8 +32,10 @@ _MAX_HELD_OCTETS = 512 * 1024 * 1024  # a request that is held takes about three
 _CHALLENGES = (401, 407)
 _CHALLENGE_NAMES = ("www-authenticate", "proxy-authenticate")
 
+_NO_VALUE = ("",)
+
 # What tells requests apart, in their own text: a retransmission has the same (17.2.3, 8.2.6.2).
-_IDENTIFYING = ("Via", "From", "To", "Call-ID", "CSeq")
+_IDENTIFYING = ("from", "to", "call-id", "cseq")  # and Via
 
 Redeliver = Callable[[bytes, IFlow], "bool | None"]
 """Is called with the octets of a response and the route that could not take it; returns whether another is tried."""
@@ -148,13 +149,16 @@ class BaseLayer:
             if not self.redeliver(octets, route):
                 self._counters["send_failures"] += 1
 
-    def stateless_octets(self, response: Response, request: Request, route: IFlow) -> bytes | None:
+    def stateless_octets(
+        self, response: Response, request: Request, route: IFlow, to_tag: str | None = None
+    ) -> bytes | None:
         """Return *response* as it goes out on *route* where nothing is kept of *request*; None if it must not.
 
+        *to_tag* is the `stateless_tag`, if that is known already.
         Where the source of *request* may be forged, it is not more than three times as long: else we would serve to
         flood whoever is named there. What can be left out is, before nothing is sent at all.
         """
-        tag = self.stateless_tag(request)
+        tag = to_tag or self.stateless_tag(request)
         octets = response.to_bytes(tag, self.server_header)
         most = FOR_AN_OCTET * request.size
         if len(octets) <= most or route.is_reliable or not request.size:
@@ -172,13 +176,12 @@ class BaseLayer:
 
     def stateless_tag(self, request: Request) -> str:
         """Return the To tag for *request* that every retransmission of it gets, and nobody can guess (8.2.7, 19.3)."""
-        digest = hashlib.blake2b(key=self._secret, digest_size=8)
-        headers = request.headers
-        texts = [headers.get(name) or "" for name in _IDENTIFYING]
-        texts[0] = texts[0].partition(FEEDBACK)[0]  # what follows is ours, and another each time
-        for text in texts:
-            digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
-        return digest.hexdigest()
+        index = request.headers.index
+        text = index.get("via", _NO_VALUE)[0].partition(FEEDBACK)[0]  # what follows is ours, and another each time
+        for key in _IDENTIFYING:
+            text += "\n" + index.get(key, _NO_VALUE)[0]
+        octets = text.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(octets, key=self._secret, digest_size=8).hexdigest()
 
     def redeliver(self, octets: bytes, route: IFlow) -> bool:
         """Return whether another way is being tried for *octets*, which *route* could not take (18.2.2)."""
@@ -263,20 +266,24 @@ class BaseLayer:
         began = perf_counter() if self._is_measured else 0.0
         try:
             pending = waited_for(method(*arguments))
-        except (Exception, CancelledError) as error:  # as `call` does, without a function made for each request
-            self._user_failed(transaction, Failure())
-            if isinstance(error, SIPError) and error.status in _CHALLENGES:
+        except SIPError as error:
+            self._user_failed(transaction, error)
+            if error.status in _CHALLENGES:
                 return  # no work that was taken: a flood of what is refused is no reason to refuse others
+            pending = None
+        except (Exception, CancelledError) as error:  # as `call` does, without a function made for each request
+            self._user_failed(transaction, error, Failure())
             pending = None
         if self._is_measured:
             self.worked += perf_counter() - began
         if pending is not None:
-            pending.addErrback(lambda failure: self._user_failed(transaction, failure))
+            pending.addErrback(lambda failure: self._user_failed(transaction, failure.value, failure))
 
-    def _user_failed(self, transaction: _Transaction, failure: Failure) -> None:
+    def _user_failed(
+        self, transaction: _Transaction, error: BaseException | None, failure: Failure | None = None
+    ) -> None:
         """Answer for the transaction user: a refusal as raised, anything else logged once and 500 without details."""
         request = transaction.request
-        error = failure.value
         if not _is_answer(error, request):
             _log.failure("{handler} failed", failure, handler=self._handler_name(transaction.method))
         if request is None:
@@ -316,17 +323,6 @@ class BaseLayer:
             transaction.abandon(EndReason.SHUTDOWN)
         if self._drain_limit is not None and self._drain_limit.active():
             self._drain_limit.cancel()
-
-    @contextmanager
-    def _handing_over(self) -> Iterator[None]:
-        """While a request is handed to the transaction user an answer is owed, though no transaction is kept yet."""
-        self._handed_over += 1
-        try:
-            yield
-        finally:
-            self._handed_over -= 1
-            if self._drained is not None:
-                self._check_drained()
 
     def _check_drained(self, time_is_up: bool = False) -> None:
         if (

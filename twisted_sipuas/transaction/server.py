@@ -54,7 +54,9 @@ class Keeper(Protocol):
     def stateless_tag(self, request: Request) -> str:
         """The To tag for a response that leaves nothing behind (8.2.7)."""
 
-    def stateless_octets(self, response: Response, request: Request, route: IFlow) -> bytes | None:
+    def stateless_octets(
+        self, response: Response, request: Request, route: IFlow, to_tag: str | None = None
+    ) -> bytes | None:
         """The octets of such a response; None if it is too long for its *request* to be sent."""
 
     def withheld(self) -> None:

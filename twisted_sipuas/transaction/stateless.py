@@ -19,6 +19,7 @@ from twisted_sipuas.transaction.table import transaction_key
 
 __all__ = ["StatelessLayer"]
 
+_ANSWERED = EndReason.ANSWERED  # before Python 3.12, to name a member by its class takes ten times as long
 _TOO_LONG = "The Answer Is Too Long for UDP"
 
 
@@ -56,7 +57,7 @@ class _StatelessTransaction:
         self.flow = flow
         self.identity: object = None
         self.dialog: object = None
-        self.outcome = EndReason.ANSWERED
+        self.outcome = _ANSWERED
         self._route = route
         self._layer = layer
 
@@ -101,7 +102,7 @@ class _StatelessTransaction:
         layer = self._layer
         if self.identity is not None or layer.is_trusted(self._route.remote_address.host):
             return response.to_bytes(self.to_tag, layer.server_header)
-        data = layer.stateless_octets(response, request, self._route)
+        data = layer.stateless_octets(response, request, self._route, self.to_tag)
         if data is None:
             data = layer.stateless_octets(request.response(500, _TOO_LONG, rule="amplification"), request, self._route)
         return data
@@ -186,13 +187,16 @@ class StatelessLayer(BaseLayer):
         except MessageSyntaxError as fault:
             self.refuse_malformed(request, fault, route)
             return
-        with self._handing_over():
-            self._tell(transaction, self._transaction_user.request_received, request, transaction)
-            if self._is_stopped:
-                transaction.abandon(EndReason.SHUTDOWN)
-            elif not transaction.ended:
-                self._pending[key, request.method] = transaction
-                self.holds(request.size)
+        self._handed_over += 1
+        self._tell(transaction, self._transaction_user.request_received, request, transaction)
+        self._handed_over -= 1
+        if self._is_stopped:
+            transaction.abandon(EndReason.SHUTDOWN)
+        elif not transaction.ended:
+            self._pending[key, request.method] = transaction
+            self.holds(request.size)
+        if self._drained is not None:
+            self._check_drained()
 
     def response_lost(self, octets: bytes) -> None:
         """Nothing is left that could send a response again (8.2.7)."""
@@ -204,7 +208,8 @@ class StatelessLayer(BaseLayer):
         """Forget *transaction*, and tell the transaction user."""
         if self._pending.pop((transaction.key, transaction.method), None) is not None:
             self.holds(-transaction.size)
-        if reason is EndReason.TRANSPORT_FAILED:
+        if reason is not _ANSWERED and reason is EndReason.TRANSPORT_FAILED:
             self._counters["send_failures"] += 1
         call(self._transaction_user.transaction_ended, transaction, reason, failed=log_failure)
-        self._check_drained()
+        if self._drained is not None:
+            self._check_drained()
