@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Coroutine
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -49,6 +51,33 @@ def test_a_coroutine_that_waits_more_than_once():
     assert results == []
     second.callback(2)
     assert results == [(1, 2)]
+
+
+class CompiledCoroutine(Coroutine[Any, Any, Any]):
+    """A coroutine of a type of its own, as those of modules that Cython compiled have."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self):
+        return self._coroutine.__await__()
+
+    def send(self, value):
+        """See `Coroutine`."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error):
+        """See `Coroutine`."""
+        return self._coroutine.throw(*error)
+
+
+@pytest.mark.parametrize("taken_by", [begun, waited_for])
+def test_a_coroutine_of_another_type(taken_by):
+    """A coroutine is what can be driven as one, not what the interpreter makes: handlers may be compiled."""
+    awaited: Deferred[object] = Deferred()
+    results = results_of(taken_by(CompiledCoroutine(wait_for(awaited))))
+    awaited.callback(7)
+    assert results == [7]
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
-from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
@@ -26,7 +25,7 @@ def waited_for(result: object) -> Deferred[Any] | None:
         return None  # nearly always; `Deferred` is an abstract base class, and to ask for that costs four times as much
     if isinstance(result, Deferred):
         return result
-    if isinstance(result, CoroutineType):
+    if isinstance(result, Coroutine):
         return Deferred.fromCoroutine(result)
     return None
 
@@ -36,7 +35,7 @@ def begun(result: object) -> object:
 
     A coroutine that need not wait takes a tenth of the time so.
     """
-    if not isinstance(result, CoroutineType):
+    if not (hasattr(result, "__await__") and isinstance(result, Coroutine)):
         return result
     context = copy_context()
     try:
