@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
+from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
@@ -18,6 +19,9 @@ __all__ = ["after", "begun", "bounded", "call", "waited_for"]
 
 _log = Logger()
 
+_COROUTINES = (CoroutineType, Coroutine)
+"""Those of ``async def``, which are told ten times as fast, and others: a compiled one is of a type of its own."""
+
 
 def waited_for(result: object) -> Deferred[Any] | None:
     """Return the `Deferred` that *result* is or, being a coroutine, becomes; None for a value, which is there."""
@@ -25,7 +29,7 @@ def waited_for(result: object) -> Deferred[Any] | None:
         return None  # nearly always; `Deferred` is an abstract base class, and to ask for that costs four times as much
     if isinstance(result, Deferred):
         return result
-    if isinstance(result, Coroutine):
+    if isinstance(result, _COROUTINES):
         return Deferred.fromCoroutine(result)
     return None
 
@@ -35,7 +39,7 @@ def begun(result: object) -> object:
 
     A coroutine that need not wait takes a tenth of the time so.
     """
-    if not (hasattr(result, "__await__") and isinstance(result, Coroutine)):
+    if not (hasattr(result, "__await__") and isinstance(result, _COROUTINES)):
         return result
     context = copy_context()
     try:

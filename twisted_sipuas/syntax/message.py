@@ -219,12 +219,10 @@ class Request:
                     self._check_supported(value)
                 is_plain = is_plain and name.lower() not in _OURS_NAMES
             rows.append((name, value))
-        response = Response.__new__(Response)
         echo = self._echo if is_plain else None
         if echo is None:
             rows = [*_Echo.rows(self.headers), *rows]
-        response._fill(status, reason, rows, body, rule, self._to_has_tag, echo)
-        return response
+        return Response._of_rows(status, reason, rows, body, rule, self._to_has_tag, echo)
 
     @_parsed_once
     def _echo(self) -> _Echo | None:
@@ -280,54 +278,12 @@ class Request:
         return f"<Request {self.method} {self.uri_text}>"
 
 
-class Response:
-    """A SIP response (RFC 3261, 7.2); immutable.
-
-    `rule` names what decided for it, and is never sent. Raises `ValueError` for a status outside 100 to 699, and for
-    CR, LF or NUL in any text.
-    """
+class _Settable:
+    """What a `Response` consists of, while it can be set: by `object.__setattr__` that takes four times as long."""
 
     __slots__ = ("_added", "_echo", "_headers", "_to_has_tag", "body", "reason", "rule", "status")
 
-    status: int
-    reason: str
-    body: bytes
-    rule: str | None
-    _echo: _Echo | None  # what is printed before all others; then there is no Server and no Content-Length among these
-    _added: list[tuple[str, str]]
-    _headers: Headers | None
-    _to_has_tag: bool | None
-
     def __init__(
-        self,
-        status: int,
-        reason: str | None = None,
-        headers: Headers | Iterable[tuple[str, str]] = (),
-        body: bytes = b"",
-        *,
-        rule: str | None = None,
-    ) -> None:
-        if not isinstance(headers, Headers):
-            headers = Headers(headers)
-        self._fill(status, reason, list(headers), body, rule)
-        object.__setattr__(self, "_headers", headers)
-
-    @classmethod
-    def _of_rows(
-        cls,
-        status: int,
-        reason: str | None,
-        rows: list[tuple[str, str]],
-        body: bytes,
-        rule: str | None,
-        to_has_tag: bool,
-    ) -> Response:
-        """Return the response with *rows*, which are known to be clean."""
-        response = cls.__new__(cls)
-        response._fill(status, reason, rows, body, rule, to_has_tag)
-        return response
-
-    def _fill(
         self,
         status: int,
         reason: str | None,
@@ -341,15 +297,61 @@ class Response:
             raise ValueError(f"a status code is from 100 to 699, not {status}")
         if not isinstance(body, bytes):
             raise TypeError(f"a body is bytes, not {type(body).__name__}")
-        put = object.__setattr__
-        put(self, "status", status)
-        put(self, "reason", reason_phrase(status) if reason is None else refuse_line_breaks(reason, "a reason phrase"))
-        put(self, "body", body)
-        put(self, "rule", rule)
-        put(self, "_echo", echo)
-        put(self, "_added", rows)
-        put(self, "_headers", None)
-        put(self, "_to_has_tag", to_has_tag)
+        self.status = status
+        self.reason = reason_phrase(status) if reason is None else refuse_line_breaks(reason, "a reason phrase")
+        self.body = body
+        self.rule = rule
+        self._echo = echo  # what is printed before all others; then there is no Server and no Content-Length in _added
+        self._added = rows
+        self._headers: Headers | None = None
+        self._to_has_tag = to_has_tag
+
+
+class Response(_Settable):
+    """A SIP response (RFC 3261, 7.2); immutable.
+
+    `rule` names what decided for it, and is never sent. Raises `ValueError` for a status outside 100 to 699, and for
+    CR, LF or NUL in any text.
+    """
+
+    __slots__ = ()
+
+    status: int
+    reason: str
+    body: bytes
+    rule: str | None
+
+    def __init__(
+        self,
+        status: int,
+        reason: str | None = None,
+        headers: Headers | Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        rule: str | None = None,
+    ) -> None:
+        if not isinstance(headers, Headers):
+            headers = Headers(headers)
+        values = _Settable(status, reason, list(headers), body, rule)
+        values._headers = headers
+        for name in _Settable.__slots__:
+            object.__setattr__(self, name, getattr(values, name))
+
+    @staticmethod
+    def _of_rows(
+        status: int,
+        reason: str | None,
+        rows: list[tuple[str, str]],
+        body: bytes,
+        rule: str | None,
+        to_has_tag: bool,
+        echo: _Echo | None = None,
+    ) -> Response:
+        """Return the response with *rows*, which are known to be clean, behind those of *echo*."""
+        response: Any = _Settable(status, reason, rows, body, rule, to_has_tag, echo)
+        response.__class__ = Response
+        made: Response = response
+        return made
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Response is immutable")
