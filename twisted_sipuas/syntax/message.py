@@ -23,7 +23,9 @@ KNOWN_METHODS = frozenset(
 )
 """The methods of RFC 3261 and of the RFCs that added to it; 21.5.2 asks which ones we recognise."""
 _ECHOED = (("Via", "via"), ("From", "from"), ("To", "to"), ("Call-ID", "call-id"), ("CSeq", "cseq"))
-_PLAIN_NAMES = frozenset(("Accept", "Allow", "Content-Type", "Date", "Min-Expires", "Retry-After", "Supported"))
+_PLAIN_NAMES = frozenset(
+    "Accept Accept-Encoding Accept-Language Allow Content-Type Date Min-Expires Retry-After Supported".split()
+)
 _OURS_NAMES = frozenset(("content-length", "l", "server"))
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
 _END_OF_TO = "; \t"  # what may stand behind the last parameter

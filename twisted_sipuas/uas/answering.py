@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -75,7 +76,7 @@ class AnsweringServer(UserAgentServer):
 
     def capabilities(self, request: Request, transaction: IServerTransaction) -> bytes:
         """Return what would be offered (11.2)."""
-        return sdp.description(sdp.offer(), transaction.flow.advertised_address.host, _session_id(), 0)
+        return _capabilities(transaction.flow.advertised_address.host)
 
     def _describe(self, request: Request, transaction: IServerTransaction, before: _Described | None) -> _Described:
         """Return what the 2xx describes: an answer to the offer of *request*, or an offer (13.3.1, 14.2)."""
@@ -116,6 +117,12 @@ def _not_acceptable(code: int, text: str, host: str) -> SIPError:
     """Return the refusal of an offer, with the Warning that says why (13.3.1.3, 20.43)."""
     agent = f"[{host}]" if ":" in host else host
     return SIPError(488, headers=[("Warning", str(Warning(code, agent, text)))], rule="13.3.1.3-3")
+
+
+@lru_cache(maxsize=16)  # as many as there are listeners, or nearly
+def _capabilities(host: str) -> bytes:
+    """Return the description of no session in particular: what can be sent and received at *host* (11.2)."""
+    return sdp.description(sdp.offer(), host, _session_id(), 0)
 
 
 def _session_id() -> int:
