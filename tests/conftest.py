@@ -15,6 +15,8 @@ from twisted.internet import defer
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
+pytest_plugins = ["tests.requirement_report"]
+
 DEADLINE = 5.0
 """Seconds that a test's Deferred may take, unless its ``deadline`` marker says otherwise."""
 
