@@ -7,7 +7,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from twisted_sipuas import IAuthenticator, IBindingStore, Limits, MemoryBindingStore, Registrar, SIPError, SIPService
+from twisted_sipuas import (
+    IAuthenticator,
+    IBindingStore,
+    Limits,
+    MemoryBindingStore,
+    RedirectServer,
+    Registrar,
+    SIPError,
+    SIPService,
+)
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -29,6 +38,12 @@ class Client:
         request = make_request("REGISTER", uri, to=to, headers=rows, branch=f"z9hG4bK{self.cseq}", **options)
         self.service.message_received(request, self.flow)
         return self.flow.responses[-1] if self.flow.responses else None
+
+    def call(self, uri):
+        """Return what a redirect server that looks into the same store answers to an INVITE for *uri*."""
+        flow = RecordingFlow("TCP")
+        SIPService(self.clock, RedirectServer([self.store])).message_received(make_request("INVITE", uri), flow)
+        return flow.responses[-1]
 
 
 @pytest.fixture
@@ -61,6 +76,36 @@ def test_query(client):
     """Without a Contact nothing changes and the bindings are listed (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>")
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("19.1.1-1")
+@pytest.mark.parametrize("uri", ["sip:bob@example.com;x=y;z", "sip:bob@example.com;%78=%79"])
+def test_unknown_uri_parameters(client, uri):
+    """URI parameters that nobody knows make no other user, neither in To nor in a Request-URI (19.1.1)."""
+    client.register("<sip:bob@192.0.2.1>", to=f"<{uri}>", uri="sip:example.com;x=y")
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+    assert contacts(client.call(uri)) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("19.1.1-2")
+@pytest.mark.parametrize("rest", [":5070", ";method=BYE", ";maddr=192.0.2.9;ttl=1", ";lr", "?Require=nosuch&Expires=0"])
+def test_uri_parts_out_of_place(client, rest):
+    """What has no place in To or Request-URI, such as header fields, makes no other user and does nothing (19.1.1)."""
+    client.register("<sip:bob@192.0.2.1>", to=f"<sip:bob@example.com{rest}>", uri=f"sip:example.com{rest}")
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+    assert contacts(client.call(f"sip:bob@example.com{rest}")) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("21.4.10-1")
+@pytest.mark.parametrize("end", ["removed", "expired"])
+def test_binding_that_was_there_once(client, end):
+    """Who is registered no more may be so again: a call gets 404, not the 410 of who is gone for good (21.4.10)."""
+    client.register("<sip:bob@192.0.2.1>;expires=60")
+    if end == "removed":
+        client.register("*", headers=(("Expires", "0"),))
+    else:
+        client.clock.advance(61)
+    assert client.call("sip:bob@example.com").status == 404
 
 
 @pytest.mark.requirement("10.3-11")
