@@ -227,6 +227,15 @@ def test_old_cseq_changes_nothing(client):
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
 
 
+@pytest.mark.requirement("10.3-8")
+def test_too_many_contacts_change_nothing():
+    """A REGISTER with one contact more than there is room for adds none, and removes none (10.3)."""
+    client = Client(limits=Limits(max_contacts=2))
+    client.register("<sip:bob@192.0.2.1>")
+    assert client.register("<sip:bob@192.0.2.2>", "<sip:bob@192.0.2.3>").status == 403
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
 def test_remove_all(client):
     """Contact "*" with Expires 0 removes every binding (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>", "<sip:bob@192.0.2.2>")
@@ -382,6 +391,8 @@ def test_no_6xx():
         client.register("<sip:a@h>", headers=(("Require", "x"),)),
     ]
     assert [answer.status for answer in answers] == [403, 404, 400, 423, 400, 400, 420]
+    stranger = Client(authenticator=Authenticator("carol"))
+    assert stranger.register("<sip:a@h>").status == 403
 
 
 def test_answers_after_the_commit():
