@@ -297,6 +297,16 @@ def test_cseq_contradicts_the_request(cseq: str, reason: str) -> None:
 
 
 @pytest.mark.requirement("21.4.1-1")
+@pytest.mark.parametrize("name", ["From", "Contact"])
+def test_reason_names_a_field_that_is_read_late(name: str) -> None:
+    """What is not parsed before somebody needs it names its field too, if it is malformed (21.4.1)."""
+    received = request(octets(**{name: "<nonsense-from-the-peer"}))
+    with pytest.raises(MessageSyntaxError) as caught:
+        received.contacts if name == "Contact" else received.from_  # noqa: B018  # the properties raise
+    assert caught.value.reason == f"Malformed {name} header field"
+
+
+@pytest.mark.requirement("21.4.1-1")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -644,6 +654,7 @@ def test_content_length_is_ours(name: str) -> None:
         )
         assert b"9999" not in data
         assert data.endswith(b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    assert request(octets()).response(200).to_bytes().endswith(b"\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.requirement("7.4.1-1")
