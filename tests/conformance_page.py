@@ -167,7 +167,7 @@ def collect() -> dict[str, Any]:
     """Return what the tests name, by having pytest collect them."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        pytest = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--requirement-report", str(report)]
+        pytest = [sys.executable, "-m", "pytest", "--collect-only", "-qq", f"--requirement-report={report}"]
         done = subprocess.run(pytest, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Mistake(f"pytest could not collect the tests:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -204,7 +204,7 @@ def test_report(tmp_path, options):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = requirement\n")
     plugins = ["-p", "no:cacheprovider", "-p", "tests.requirement_report"]
     subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, "--requirement-report", "report.json", *options],
+        [sys.executable, "-m", "pytest", *plugins, "--requirement-report=report.json", *options],
         cwd=tmp_path,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
         capture_output=True,
