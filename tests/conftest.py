@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +16,19 @@ from twisted.internet import defer
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
+pytest_plugins = ["tests.requirement_report"]
+
 DEADLINE = 5.0
 """Seconds that a test's Deferred may take, unless its ``deadline`` marker says otherwise."""
 
 # A busy machine is no fault of the code: what is slow is measured in benchmarks.
 hypothesis.settings.register_profile("without deadline", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("without deadline")
+
+
+def pytest_configure() -> None:
+    """Have a pytest that a test starts not take the options of this one, nor write to its files."""
+    os.environ.pop("PYTEST_ADDOPTS", None)
 
 
 def pytest_collection_finish() -> None:

@@ -104,7 +104,7 @@ def check_printed(message: Request | Response) -> None:
     assert again.to_bytes() == printed
     assert again.body == message.body
     if isinstance(message, Request):
-        response = parse_message(message.response(200, body=b"x").to_bytes("tag"))
+        response = parse_message(message.response(200, body=b"x", content_type="text/plain").to_bytes("tag"))
         assert (type(again), type(response)) == (Request, Response)
         assert response.headers.get_all("Via") == message.headers.get_all("Via")
 

@@ -45,12 +45,12 @@ def write_certificate(directory: Path, name: str) -> int:
     return certificate.serial_number
 
 
-def ask(client: Client, number: int) -> None:
+def ask(client: Client, number: int, uri: str = "sip:127.0.0.1") -> None:
     """Have `openssl s_client` send an OPTIONS with *number* for its CSeq, and wait until it is answered 200."""
     assert client.process.stdin is not None
     client.process.stdin.write(
         (
-            "OPTIONS sip:127.0.0.1 SIP/2.0\r\n"
+            f"OPTIONS {uri} SIP/2.0\r\n"
             f"Via: SIP/2.0/TLS client.invalid:5061;branch=z9hG4bK{number}\r\n"
             "From: <sip:test@client.invalid>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: interoperability\r\n"
             f"CSeq: {number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
@@ -101,6 +101,12 @@ def test_options(make_secure_server):
     assert "Verify return code: 0 (ok)" in client.output
 
 
+@pytest.mark.requirement("26.3.1-2")
+def test_sips_uri(make_secure_server):
+    """A request for a SIPS URI is served (26.3.1, 26.2.2)."""
+    ask(make_secure_server().connect(), 1, uri="sips:127.0.0.1")
+
+
 def test_old_version(make_secure_server):
     """TLS 1.1 is refused (RFC 8996)."""
     client = make_secure_server().connect("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
@@ -142,14 +148,14 @@ def choosy_server(make_secure_server, tmp_path):
     return make_secure_server("--tls-client-ca", "peer.pem")
 
 
-@pytest.mark.requirement("26.3.1-1")
+@pytest.mark.requirement("26.3.1-1", "26.3.1-2")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_client_certificate(choosy_server, version):
     """With --tls-client-ca a client that has its certificate is served (26.3.1, mutual authentication)."""
     ask(choosy_server.connect(version, "-cert", "peer.pem", "-key", "peer-key.pem"), 1)
 
 
-@pytest.mark.requirement("26.3.1-1")
+@pytest.mark.requirement("26.3.1-1", "26.3.1-2")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("arguments", [[], ["-cert", "other.pem", "-key", "other-key.pem"]], ids=["none", "other"])
 def test_no_client_certificate(choosy_server, version, arguments):

@@ -191,6 +191,7 @@ async def test_connections_are_not_logged(router):
     assert [line for line in map(formatEvent, logs) if "Client" in line] == []  # the rest is the router's
 
 
+@pytest.mark.requirement("21-1")
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
 @pytest_twisted.ensureDeferred
 async def test_router_that_cannot_tell(router, status):

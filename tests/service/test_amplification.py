@@ -49,7 +49,7 @@ def refusing(request: Any, transaction: Any) -> None:
 
 
 def talkative(request: Any, transaction: Any) -> None:
-    transaction.respond(request.response(200, body=b"x" * 5000))
+    transaction.respond(request.response(200, body=b"x" * 5000, content_type="text/plain"))
 
 
 STATELESS: dict[str, Callable[[], Socket]] = {
@@ -235,7 +235,7 @@ class Library(UserAgentServer):
     """Has long answers."""
 
     def handle_INFO(self, request: Any, transaction: Any) -> Any:
-        return request.response(200, body=b"x" * 20_000)
+        return request.response(200, body=b"x" * 20_000, content_type="text/plain")
 
     handle_SUBSCRIBE = handle_INFO
 
@@ -276,7 +276,7 @@ def test_responses_to_an_unproven_invite(status: int, length: int) -> None:
                 transaction.respond(response)
                 socket.clock.callLater(0.5, resend)
 
-        response = request.response(status, body=b"x" * length)
+        response = request.response(status, body=b"x" * length, content_type="text/plain")
         transaction.respond(response)
         if status < 300:
             socket.clock.callLater(0.5, resend)
@@ -295,7 +295,7 @@ def test_long_response_is_sent_once() -> None:
     """One response that is longer than those that a source may have unacknowledged is not resent (17.2.1)."""
 
     def answer(request: Any, transaction: Any) -> None:
-        transaction.respond(request.response(300, body=b"x" * 20_000))
+        transaction.respond(request.response(300, body=b"x" * 20_000, content_type="text/plain"))
 
     socket = Socket(RecordingTransactionUser(answer))
     assert len(socket.receive(shortest("INVITE"))) == 1
@@ -310,7 +310,7 @@ def test_withheld_is_traced_as_silence(method: str) -> None:
     lines: list[Any] = []
 
     def answer(request: Any, transaction: Any) -> None:
-        transaction.respond(request.response(300, body=b"x" * 66_000))
+        transaction.respond(request.response(300, body=b"x" * 66_000, content_type="text/plain"))
 
     socket = Socket(RecordingTransactionUser(answer), trace=lambda request, response, flow: lines.append(response))
     assert socket.receive(shortest(method)) == []

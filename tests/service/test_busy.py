@@ -277,7 +277,7 @@ async def test_who_never_reads() -> None:
 
     def answer(request: Any, transaction: Any) -> None:
         nonlocal most_waiting
-        transaction.respond(request.response(200, body=b"y" * answer_length))
+        transaction.respond(request.response(200, body=b"y" * answer_length, content_type="text/plain"))
         waiting = sum(
             len(writer.dataBuffer) + writer._tempDataLen
             for writer in reactor.getWriters()

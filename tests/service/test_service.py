@@ -831,7 +831,9 @@ async def test_largest_datagram() -> None:
 @pytest_twisted.ensureDeferred
 async def test_answer_that_cannot_be_sent() -> None:
     """An answer that no datagram can hold ends its transaction, and the transaction user is told (17.2.4)."""
-    user = RecordingTransactionUser(lambda req, transaction: transaction.respond(req.response(200, body=b"x" * 65536)))
+    user = RecordingTransactionUser(
+        lambda req, transaction: transaction.respond(req.response(200, body=b"x" * 65536, content_type="text/plain"))
+    )
     async with serving("udp:0:tcp=no", user=user) as service, datagrams_to(service) as client:
         client.send(request())
         while len(user.calls) < 2:
@@ -922,7 +924,9 @@ async def test_max_connections() -> None:
 async def test_slow_reader() -> None:
     """A client that reads none of its answers is not read from any more, and the others are served (18.3)."""
     big = b"x" * 60000
-    user = RecordingTransactionUser(lambda req, transaction: transaction.respond(req.response(200, body=big)))
+    user = RecordingTransactionUser(
+        lambda req, transaction: transaction.respond(req.response(200, body=big, content_type="text/plain"))
+    )
     async with serving(user=user) as service, connection_to(service) as slow:
         slow.transport.pauseProducing()
         data = request("MESSAGE", transport="TCP", body=b"y" * 10000).to_bytes()

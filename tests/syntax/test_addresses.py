@@ -234,3 +234,22 @@ def test_any_text_parses_or_raises_the_one_error(kind: type[FieldValue], text: s
         value = kind.parse(text)
         assert value == kind.parse(str(value))
         assert not set("\r\n") & set(str(value))
+
+
+@pytest.mark.requirement("8217-1")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, NameAddr)], ids=lambda kind: kind.field)
+def test_brackets_in_every_header_field(kind: type[NameAddr]) -> None:
+    """Not only in Contact, From and To: without brackets no comma, semicolon or question mark is the URI's (RFC 8217).
+
+    Where only the form with brackets is allowed, nothing else is taken.
+    """
+    bracketed = kind("<sip:a,b@c;transport=tcp?x=y>;q=1")
+    assert (bracketed.uri_text, bracketed.parameters) == ("sip:a,b@c;transport=tcp?x=y", {"q": "1"})
+    for uri in ("sip:a,b@c", "sip:a@b?x=y"):
+        with pytest.raises(MessageSyntaxError):
+            kind(uri)
+    if kind in HOPS:
+        with pytest.raises(MessageSyntaxError):
+            kind("sip:b@c;transport=tcp")
+    else:
+        assert (kind("sip:b@c;transport=tcp").uri_text, kind("sip:b@c;x=y").parameters) == ("sip:b@c", {"x": "y"})

@@ -151,6 +151,7 @@ def test_crlf_before_a_start_line_is_ignored(feed: Feeder) -> None:
     assert feed(b"\r\n" + data + b"\r\n" + data) == [data, data]
 
 
+@pytest.mark.requirement("5626-3")
 def test_double_crlf_is_a_ping(feed: Feeder) -> None:
     """A double CRLF between messages is a keep-alive, told apart from a single one (RFC 5626, 3.5.1)."""
     data = message("l: 0")
@@ -192,6 +193,13 @@ def test_is_mid_message(data: bytes, is_mid_message: bool) -> None:
     framer.receive(data)
     drain(framer)
     assert framer.is_mid_message is is_mid_message
+
+
+@pytest.mark.requirement("7.4.2-1")
+def test_chunked_coding(feed: Feeder) -> None:
+    """A Transfer-Encoding of HTTP means nothing: the body is as long as Content-Length says, and is as it came."""
+    data = message("Transfer-Encoding: chunked", "l: 9", body=b"4\r\nbody\r\n")
+    assert feed(data + message("l: 0")) == [data, message("l: 0")]
 
 
 @pytest.mark.requirement("18.3-7")

@@ -296,6 +296,17 @@ def test_cseq_contradicts_the_request(cseq: str, reason: str) -> None:
     assert error.request is not None
 
 
+@pytest.mark.requirement("21.4.1-1")
+@pytest.mark.parametrize("name", ["From", "Contact"])
+def test_reason_names_a_field_that_is_read_late(name: str) -> None:
+    """What is not parsed before somebody needs it names its field too, if it is malformed (21.4.1)."""
+    received = request(octets(**{name: "<nonsense-from-the-peer"}))
+    with pytest.raises(MessageSyntaxError) as caught:
+        received.contacts if name == "Contact" else received.from_  # noqa: B018  # the properties raise
+    assert caught.value.reason == f"Malformed {name} header field"
+
+
+@pytest.mark.requirement("21.4.1-1")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -638,9 +649,35 @@ def test_server_of_the_response_wins() -> None:
 def test_content_length_is_ours(name: str) -> None:
     """There is one Content-Length, which is right, whatever a handler says (20.14)."""
     for body in (b"", b"four"):
-        data = request(octets()).response(200, headers=[(name, "9999")], body=body).to_bytes()
+        data = (
+            request(octets()).response(200, headers=[(name, "9999")], body=body, content_type="text/plain").to_bytes()
+        )
         assert b"9999" not in data
         assert data.endswith(b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    assert request(octets()).response(200).to_bytes().endswith(b"\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.requirement("7.4.1-1")
+@pytest.mark.parametrize("name", ["Content-Type", "content-type", "c"])
+def test_body_has_a_type(name: str) -> None:
+    """A response with a body tells its type, or is a mistake of our caller; no coding is told unless it is given."""
+    received = request(octets())
+    assert received.response(200, body=b"x", headers=[(name, "text/plain")]).headers.get("Content-Type") == "text/plain"
+    response = received.response(200, body=b"x", content_type="text/plain")
+    assert response.headers.get("Content-Type") == "text/plain"
+    assert "Content-Encoding" not in response.headers
+    with pytest.raises(ValueError, match="a body needs a content_type"):
+        received.response(200, body=b"x")
+
+
+@pytest.mark.requirement("7.4.2-1")
+def test_body_is_sent_in_one_piece() -> None:
+    """However long a body is, it is sent as it is, and by no transfer coding: Content-Length tells its end (7.4.2)."""
+    body = bytes(range(256)) * 400
+    head, _, sent = request(octets()).response(200, body=body, content_type="x/y").to_bytes().partition(b"\r\n\r\n")
+    assert sent == body
+    assert b"\r\nContent-Length: 102400" in head
+    assert b"transfer-encoding" not in head.lower()
 
 
 SPLIT = ["\r\nX: y", "a\rb", "a\nb", "a\0b", "\r\n\r\n", "\n"]

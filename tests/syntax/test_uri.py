@@ -163,6 +163,7 @@ EQUIVALENT = {
 
 NOT_EQUIVALENT = {
     "case of the user": ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+    "case of a user with an escape": ("sip:%41lice@atlanta.com", "sip:alice@atlanta.com"),
     "default port on one side": ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
     "default transport on one side": ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
     "another port and transport": ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),

@@ -128,7 +128,11 @@ def test_counters_are_read_only(new_stack):
 
 def test_octets_that_wait_are_bounded(new_stack):
     """Responses kept for retransmissions are bounded in octets too; the oldest is dropped, and counted."""
-    stack = new_stack(answer=lambda request, transaction: transaction.respond(request.response(200, body=b"x" * 1000)))
+    stack = new_stack(
+        answer=lambda request, transaction: transaction.respond(
+            request.response(200, body=b"x" * 1000, content_type="text/plain")
+        )
+    )
     stack.layer._max_waiting_octets = 5000
     for number in range(10):
         stack.receive("OPTIONS", branch=f"z9hG4bK{number}")

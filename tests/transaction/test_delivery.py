@@ -53,7 +53,7 @@ class Delivery:
 RESPONSES = [("INVITE", 180), ("INVITE", 200), ("INVITE", 486), ("MESSAGE", 200)]
 
 
-@pytest.mark.requirement("17.2.4-1")
+@pytest.mark.requirement("17.2.4-1", "3263-1")
 @pytest.mark.parametrize(("method", "status"), RESPONSES)
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 def test_other_way_is_tried_first(new_stack, transport, method, status):

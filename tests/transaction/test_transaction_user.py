@@ -104,6 +104,7 @@ def test_send_failure_of_a_retransmission(new_stack):
     assert stack.clock.getDelayedCalls() == []
 
 
+@pytest.mark.requirement("20.41-1")
 def test_server_header(new_stack):
     """Every response has the Server header field given, stateless ones too, unless it brings its own (20.35)."""
     stack = new_stack(server_header="ours/1", max_transactions=1)

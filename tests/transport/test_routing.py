@@ -115,6 +115,7 @@ def test_rport_in_ipv6() -> None:
     )
 
 
+@pytest.mark.requirement("3581-1")
 @pytest.mark.parametrize(
     ("via", "after"),
     [

@@ -186,6 +186,7 @@ def test_message_after_a_bad_one(cut: Callable[[bytes], Iterable[bytes]]) -> Non
     assert not transport.disconnecting
 
 
+@pytest.mark.requirement("5626-3")
 @every_way
 def test_ping(cut: Callable[[bytes], Iterable[bytes]]) -> None:
     """A double CRLF between messages is answered with one CRLF at once (RFC 5626, 3.5.1 and 4.4.1)."""

@@ -10,7 +10,7 @@ from twisted_sipuas import SIPService, UserAgentServer
 from twisted_sipuas.interfaces import IRequestSender
 from twisted_sipuas.testing import RecordingFlow, make_request
 
-CALL_ID = "call@192.0.2.1"
+CALL_ID = "Call@192.0.2.1"  # whose case counts
 
 
 class Phone(UserAgentServer):

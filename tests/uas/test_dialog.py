@@ -90,7 +90,7 @@ def test_record_route_is_copied(status):
     assert caller.last.headers.values("Record-Route") == ROUTE_VALUES
 
 
-@pytest.mark.requirement("12.1.1-3")
+@pytest.mark.requirement("12.1.1-3", "12.1.1-6")
 @pytest.mark.parametrize("status", [180, 200])
 @pytest.mark.parametrize(
     ("transport", "contact"),

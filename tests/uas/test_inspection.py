@@ -94,6 +94,56 @@ def test_require_in_cancel_and_ack(name):
     assert (taken.statuses, taken.server.heard) == ([200], ["ACK"])
 
 
+@pytest.mark.requirement("20.32-1")
+@pytest.mark.parametrize("within", [False, True], ids=["new", "within a dialog"])
+@pytest.mark.parametrize("method", ["BYE", "INFO", "INVITE", "MESSAGE", "OPTIONS"])
+def test_require_of_every_method(method, within):
+    """Require is ignored in no request but ACK and CANCEL, and in no place (20.32)."""
+    caller = Caller(Server()).called() if within else Caller(Server())
+    if method == "BYE" and not within:
+        caller.server.knows_dialog = lambda request: True
+        caller.to = "<sip:bob@example.com>;tag=mine"
+    caller.send(method, headers=(("Require", "path"), ("Require", "nosuch")))
+    assert (caller.last.status, caller.last.headers.values("Unsupported")) == (420, ["nosuch"])
+
+
+@pytest.mark.requirement("7.3.2-1")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authentication-Info",
+        "Error-Info",
+        "Min-Expires",
+        "Proxy-Authenticate",
+        "Retry-After",
+        "RSeq",
+        "Server",
+        "SIP-ETag",
+        "Unsupported",
+        "Warning",
+        "WWW-Authenticate",
+    ],
+)
+@pytest.mark.parametrize("value", ["3600", ";;"], ids=["well-formed", "malformed"])
+def test_header_field_of_responses(name, value, caller):
+    """What only a response may have changes nothing in a request, well-formed or not (7.3.2, 20)."""
+    stray = ((name, value),)
+    statuses = [caller.send(method, headers=stray).last.status for method in ("OPTIONS", "MESSAGE", "INVITE")]
+    assert statuses == [200, 202, 200]
+    assert not {name, "Require"} & {row for row, _ in caller.last.headers}
+
+
+@pytest.mark.requirement("7.3.2-1")
+@pytest.mark.parametrize("name", ["Contact", "Expires", "Record-Route", "Alert-Info", "Organization"])
+def test_header_field_of_other_requests(name):
+    """What BYE or MESSAGE may not have is not looked at there: neither answer nor dialog is other for it (7.3.2)."""
+    caller = Caller(Server()).called()
+    target = caller.dialog.remote_target
+    assert caller.send("MESSAGE", headers=((name, "<sip:x@192.0.2.9>;;"),)).last.status == 202
+    assert caller.dialog.remote_target == target
+    assert caller.send("BYE", headers=((name, "<sip:x@192.0.2.9>;;"),)).last.status == 200
+
+
 # 8.2.3: content
 
 
@@ -165,6 +215,31 @@ def test_extension_that_is_applied(caller, status):
     caller.server.answer = lambda request, transaction: request.response(status, headers=[("Require", "path")])
     caller.send("MESSAGE", headers=(("Supported", "100rel, Path"),))
     assert (caller.last.status, caller.last.headers.values("Require")) == (status, ["path"])
+
+
+@pytest.mark.requirement("3262-2")
+@pytest.mark.parametrize(
+    ("offer", "statuses"),
+    [
+        ((), [500]),
+        ((("Supported", "timer"),), [500]),
+        ((("Supported", "100rel"),), [183, 486]),
+        ((("Require", "100REL"),), [183, 486]),
+    ],
+    ids=["none", "another", "supported", "required"],
+)
+def test_reliable_provisional_response(offer, statuses, caller, logged_failures):
+    """A handler sends a provisional response reliably only to who supports or requires that (RFC 3262, 3)."""
+
+    def answer(request, transaction):
+        transaction.respond(request.response(183, headers=[("Require", "100rel"), ("RSeq", "1")]))
+        return request.response(486)
+
+    caller.server.answer = answer
+    caller.send("INVITE", headers=offer)
+    assert caller.statuses == statuses
+    assert len(logged_failures) == (statuses == [500])
+    logged_failures.clear()
 
 
 class Reliable(Server):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.uas.caller import Caller, Phone
-from twisted_sipuas import UserAgentServer
+from twisted_sipuas import RedirectServer, Registrar, UserAgentServer
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.uas.answering import AnsweringServer
 
@@ -36,6 +36,23 @@ def test_response_is_built_as_any_other():
     assert (to, bool(tag)) == (request.headers.get("To"), True)
 
 
+STANDARD = frozenset(
+    "100rel 199 early-session eventlist from-change geolocation-http geolocation-sip gin gruu histinfo ice join "
+    "multiple-refer norefersub nosub outbound path policy precondition pref privacy recipient-list-invite "
+    "recipient-list-message recipient-list-subscribe replaces resource-priority sdp-anat sec-agree siprec tdialog "
+    "timer trickle-ice uui".split()
+)
+"""Option tags that standards-track RFCs define, as IANA lists them."""
+
+
+@pytest.mark.requirement("20.37-1")
+@pytest.mark.parametrize("server", [UserAgentServer, AnsweringServer, RedirectServer, Registrar])
+def test_supported_extensions_are_standard(server):
+    """No server of this package says that it supports what no standards-track RFC defines (20.37)."""
+    assert set(server.supported) <= STANDARD
+    assert Registrar.supported, "so that there is something to look at"
+
+
 @pytest.mark.requirement("11.2-12", "11.2-13")
 @pytest.mark.parametrize(
     ("accept", "has_body"),
@@ -58,6 +75,7 @@ def test_description_of_what_media_it_can_do(accept, has_body, within):
     caller.send("OPTIONS", headers=() if accept is None else (("Accept", accept),))
     assert caller.last.status == 200
     assert caller.last.headers.get("Content-Type") == ("application/sdp" if has_body else None)
+    assert "Content-Encoding" not in caller.last.headers
     assert caller.last.body.startswith(b"v=0\r\n" if has_body else b"")
     assert (b"m=audio" in caller.last.body) is has_body
 

@@ -7,7 +7,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from twisted_sipuas import IAuthenticator, IBindingStore, Limits, MemoryBindingStore, Registrar, SIPError, SIPService
+from twisted_sipuas import (
+    IAuthenticator,
+    IBindingStore,
+    Limits,
+    MemoryBindingStore,
+    RedirectServer,
+    Registrar,
+    SIPError,
+    SIPService,
+)
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -30,6 +39,12 @@ class Client:
         self.service.message_received(request, self.flow)
         return self.flow.responses[-1] if self.flow.responses else None
 
+    def call(self, uri):
+        """Return what a redirect server that looks into the same store answers to an INVITE for *uri*."""
+        flow = RecordingFlow("TCP")
+        SIPService(self.clock, RedirectServer([self.store])).message_received(make_request("INVITE", uri), flow)
+        return flow.responses[-1]
+
 
 @pytest.fixture
 def client():
@@ -45,7 +60,7 @@ def test_lists_every_binding(client):
     """The 200 lists all current bindings, each with the interval granted (10.3 step 8)."""
     client.register("<sip:bob@192.0.2.1>", headers=(("Expires", "100"),))
     client.clock.advance(10)
-    response = client.register("<sip:bob@192.0.2.2>;expires=200")
+    response = client.register("<sip:bob@192.0.2.2>;expires=200", call_id="of another phone")
     assert response.status == 200
     assert contacts(response) == ["<sip:bob@192.0.2.1>;expires=90", "<sip:bob@192.0.2.2>;expires=200"]
 
@@ -61,6 +76,36 @@ def test_query(client):
     """Without a Contact nothing changes and the bindings are listed (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>")
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("19.1.1-1")
+@pytest.mark.parametrize("uri", ["sip:bob@example.com;x=y;z", "sip:bob@example.com;%78=%79"])
+def test_unknown_uri_parameters(client, uri):
+    """URI parameters that nobody knows make no other user, neither in To nor in a Request-URI (19.1.1)."""
+    client.register("<sip:bob@192.0.2.1>", to=f"<{uri}>", uri="sip:example.com;x=y")
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+    assert contacts(client.call(uri)) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("19.1.1-2")
+@pytest.mark.parametrize("rest", [":5070", ";method=BYE", ";maddr=192.0.2.9;ttl=1", ";lr", "?Require=nosuch&Expires=0"])
+def test_uri_parts_out_of_place(client, rest):
+    """What has no place in To or Request-URI, such as header fields, makes no other user and does nothing (19.1.1)."""
+    client.register("<sip:bob@192.0.2.1>", to=f"<sip:bob@example.com{rest}>", uri=f"sip:example.com{rest}")
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+    assert contacts(client.call(f"sip:bob@example.com{rest}")) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("21.4.10-1")
+@pytest.mark.parametrize("end", ["removed", "expired"])
+def test_binding_that_was_there_once(client, end):
+    """Who is registered no more may be so again: a call gets 404, not the 410 of who is gone for good (21.4.10)."""
+    client.register("<sip:bob@192.0.2.1>;expires=60")
+    if end == "removed":
+        client.register("*", headers=(("Expires", "0"),))
+    else:
+        client.clock.advance(61)
+    assert client.call("sip:bob@example.com").status == 404
 
 
 @pytest.mark.requirement("10.3-11")
@@ -179,6 +224,15 @@ def test_old_cseq_changes_nothing(client):
     client.register("<sip:bob@192.0.2.1>", cseq=7)
     response = client.register("<sip:bob@192.0.2.9>", "<sip:bob@192.0.2.1>;expires=0", cseq=7)
     assert response.status == 500
+    assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
+@pytest.mark.requirement("10.3-8")
+def test_too_many_contacts_change_nothing():
+    """A REGISTER with one contact more than there is room for adds none, and removes none (10.3)."""
+    client = Client(limits=Limits(max_contacts=2))
+    client.register("<sip:bob@192.0.2.1>")
+    assert client.register("<sip:bob@192.0.2.2>", "<sip:bob@192.0.2.3>").status == 403
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
 
 
@@ -337,6 +391,8 @@ def test_no_6xx():
         client.register("<sip:a@h>", headers=(("Require", "x"),)),
     ]
     assert [answer.status for answer in answers] == [403, 404, 400, 423, 400, 400, 420]
+    stranger = Client(authenticator=Authenticator("carol"))
+    assert stranger.register("<sip:a@h>").status == 403
 
 
 def test_answers_after_the_commit():
@@ -387,6 +443,7 @@ def test_slow_store():
     assert len(client.registrar._queues) == 0
 
 
+@pytest.mark.requirement("10.3-38")
 def test_listing_that_no_datagram_holds():
     """A change whose 200 could not be sent is refused, and not made (8.2, 18)."""
     client = Client()

@@ -175,6 +175,14 @@ def test_domain(uri, status):
     assert Call(Greeter(domains=["Example.com.", "2001:db8::1"])).send("MESSAGE", uri=uri).statuses == [status]
 
 
+@pytest.mark.requirement("3262-1")
+def test_required_reliability(call):
+    """An INVITE that requires reliable provisional responses of a server without them gets none, but 420 (RFC 3262)."""
+    call.send(headers=(("Require", "100rel"),))
+    assert call.statuses == [420]
+    assert call.last.headers.get("Unsupported") == "100rel"
+
+
 @pytest.mark.requirement("8.2.2.3-1", "8.2.2.3-2")
 def test_require(call):
     """An option tag that is not supported gets 420, and Unsupported names exactly those (8.2.2.3)."""

@@ -458,9 +458,9 @@ def test_end_calls():
     caller.send("INVITE", to=None, call_id="other")
     other = caller.last.headers.get("To")
     ended = caller.server.end_calls()
-    assert [request.call_id for request in caller.sender.requests] == ["call@192.0.2.1"]
+    assert [request.call_id for request in caller.sender.requests] == ["Call@192.0.2.1"]
     caller.send("ACK", to=other, call_id="other", cseq=caller.number)
-    assert [request.call_id for request in caller.sender.requests] == ["call@192.0.2.1", "other"]
+    assert [request.call_id for request in caller.sender.requests] == ["Call@192.0.2.1", "other"]
     assert not ended.called
     for pending in caller.sender.pending:
         pending.callback(None)

@@ -30,6 +30,7 @@ _OURS_NAMES = frozenset(("content-length", "l", "server"))
 _TO_NAMES = frozenset(("To", "TO", "to", "t", "T"))
 _END_OF_TO = "; \t"  # what may stand behind the last parameter
 _SERVER_NAMES = frozenset(("Server", "SERVER", "server"))
+_TYPE_NAMES = frozenset(("content-type", "c"))
 _LENGTH_NAMES = frozenset(("content-length", "l"))
 
 _T = TypeVar("_T")
@@ -206,6 +207,7 @@ class Request:
 
         Raises `ValueError` for a status outside 100 to 699, for CR, LF or NUL in any text, and for a Require that names
         an extension which the request's Supported does not: it must not be applied (8.2.4). A 421 may name any.
+        Raises it too for a body whose type neither *content_type* nor *headers* tells (7.4.1).
         """
         rows = []
         for contact in contacts:
@@ -221,6 +223,8 @@ class Request:
                     self._check_supported(value)
                 is_plain = is_plain and name.lower() not in _OURS_NAMES
             rows.append((name, value))
+        if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
+            raise ValueError("a body needs a content_type")
         echo = self._echo if is_plain else None
         if echo is None:
             rows = [*_Echo.rows(self.headers), *rows]
@@ -237,6 +241,8 @@ class Request:
     def _check_supported(self, require: str) -> None:
         """Raise `ValueError` if *require*, of a response, names what the request's Supported does not (8.2.4)."""
         supported = {tag.lower() for tag in self.headers.values("Supported")}
+        if any(tag.lower() == "100rel" for tag in self.headers.values("Require")):
+            supported.add("100rel")  # RFC 3262, 3: this one may, and then has to be, applied to what requires it
         for tag in split_list(require):
             if tag.lower() not in supported:
                 raise ValueError(f"the request does not support {tag!r}, so no response may require it")
