@@ -223,12 +223,13 @@ class Request:
                     self._check_supported(value)
                 is_plain = is_plain and name.lower() not in _OURS_NAMES
             rows.append((name, value))
-        if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
-            raise ValueError("a body needs a content_type")
         echo = self._echo if is_plain else None
         if echo is None:
             rows = [*_Echo.rows(self.headers), *rows]
-        return Response._of_rows(status, reason, rows, body, rule, self._to_has_tag, echo)
+        response = Response._of_rows(status, reason, rows, body, rule, self._to_has_tag, echo)
+        if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
+            raise ValueError("a body needs a content_type")
+        return response
 
     @_parsed_once
     def _echo(self) -> _Echo | None:
