@@ -19,12 +19,11 @@ exclude_patterns = ["_extensions"]
 html_theme = "furo"
 html_title = f"twisted-sipuas {release}"
 html_static_path = ["_static"]
-html_css_files = ["wide_tables.css"]
+html_css_files = ["pages.css"]
 html_copy_source = False
 
 smartquotes = False  # which would make one dash of the two that an option begins with
 myst_heading_anchors = 4
-suppress_warnings = ["toc.empty_glob"]  # pages of conformance are made by a command, and may not be there yet
 
 highlight_language = "text"  # a block of the README without a language is what is typed or printed
 

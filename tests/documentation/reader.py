@@ -8,8 +8,8 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ COMMAND_TIMEOUT = 300.0  # one installs from a package index
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w-]+\.(?:py|toml|csv))\n")
-_SERVER = re.compile(r"(sipuas|twistd) .*--listen")
+_SERVER = re.compile(r"sipuas .*--listen|twistd -n")
 
 _VARIES = (
     (r"\r", ""),
@@ -69,22 +69,29 @@ def assert_same(expected: str, got: str) -> None:
 
 
 class Reader:
-    """Two terminals in *directory*, one of which is for servers; port 5070 of a page is *port* here.
+    """Two terminals in *directory*, one of which is for servers; *ports* are those to take for ports of the page.
+
+    Programs are looked for in *path* first. What the variables of the test run say to Python is not said to it, but
+    *environment* is.
 
     A block whose first line names a file is written. One of ``console`` is typed: each line that begins with ``$``, and
     what follows is what it prints. A server is left running until the next one; a block of ``console`` without any
     command is what it has printed since.
     """
 
-    def __init__(self, directory: Path, port: int) -> None:
-        self.directory = directory
-        self._port = str(port)
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL"))
+    def __init__(self, directory: Path, ports: Mapping[int, int], path: Path, **environment: str) -> None:
+        self._ports = ports
+        self._environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL"))
+            },
+            "PATH": f"{path}:{os.environ['PATH']}",
+            **environment,
         }
-        environment["PATH"] = f"{Path(sys.base_prefix) / 'bin'}:{environment['PATH']}"
         self._shell = subprocess.Popen(
-            ["bash", "--norc"], cwd=directory, env=environment,
+            ["bash", "--norc"], cwd=directory, env=self._environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
         )  # fmt: skip
         self._server: subprocess.Popen[bytes] | None = None
@@ -93,7 +100,9 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         """Do what *block* says."""
-        text = block.text.replace("5070", self._port)
+        text = block.text
+        for port, free in self._ports.items():
+            text = text.replace(str(port), str(free))
         if block.file_name is not None:
             (self.working_directory / block.file_name).write_text(text)
             return
@@ -146,7 +155,7 @@ class Reader:
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"], cwd=self.working_directory,
-                env={**os.environ, "PATH": path.strip(), "PYTHONUNBUFFERED": "1"},
+                env={**self._environment, "PATH": path.strip(), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._seen = 0

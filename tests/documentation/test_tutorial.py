@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +30,7 @@ def clone(tmp_path):
 
 def test_tutorial(clone):
     """Every command of the tutorial, in a fresh environment, prints what the page shows."""
-    reader = Reader(clone, free_port())
+    reader = Reader(clone, {5070: free_port()}, Path(sys.base_prefix) / "bin")
     try:
         for block in blocks("tutorial.md"):
             reader.follow(block)
