@@ -31,14 +31,15 @@ default_role = "py:obj"  # `name` in a docstring; where nothing has that name it
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 80
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 110
 
 # What -n cannot find, and why that is right.
 nitpick_ignore_regex = [
     # Names of other projects, the standard library too: without a network there is no inventory of theirs.
     ("py:.*", r"(twisted|zope|OpenSSL|collections|datetime|decimal|socket|uuid)\..*"),
     # What one layer hands another: classes of modules of which users import nothing.
-    ("py:class", r"twisted_sipuas\.\w+\.\w+\.\w+|Player"),
+    ("py:class", r"twisted_sipuas\.\w+\.\w+\.\w+|Player|inspection\.Check"),
     # Names that stand for a type within a module, and are shown as what they are called there.
     ("py:class", r"(\w+\.)*_\w+"),
 ]

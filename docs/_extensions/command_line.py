@@ -15,7 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from twisted_sipuas.tap import Options
 
 _MODES = re.compile(r"\(((?:redirect|stateful|stateless)(?:, \w+)*)\) ")
-_CODE = re.compile(r"--.*|@.*|.*=.*|[\w\[]*:[A-Z].*")
+_CODE = re.compile(r"--.*|@.*|.*=.*|[\w:\[]*:[^/].*")
 """A word that is typed: an option, a file, a value with its name, or ``KIND:REST``."""
 
 
@@ -26,8 +26,7 @@ class CommandOptions(SphinxDirective):
         """Return the descriptions."""
         groups: dict[str, list[str]] = {"": []}
         options = Options()
-        for spelling in sorted(options.longOpt):
-            name = spelling.rstrip("=")
+        for name, spelling in sorted((spelling.rstrip("="), spelling) for spelling in options.longOpt):
             meaning = " ".join(options.docs[name].split())
             modes = _MODES.match(meaning)
             default = options.defaults.get(name) if spelling.endswith("=") else None
@@ -57,7 +56,7 @@ def literal(text: str) -> str:
     """Return *text* as reStructuredText, with what is typed as code."""
 
     def shown(word: str) -> str:
-        typed = word.rstrip(",.;:)")
+        typed = word.rstrip(",.;:)" if "[" in word else ",.;:)]")
         if _CODE.fullmatch(typed):
             return f"``{typed}``{word[len(typed) :]}"
         return re.sub(r"([\\*`_|])", r"\\\1", word)

@@ -72,10 +72,14 @@ def members(interface: InterfaceClass, module: Any) -> Iterator[str]:
         yield f".. py:{kind}:: {signature}\n\n{indent(inspect.cleandoc(interface[name].__doc__), '   ')}\n"
 
 
+def shown(interface: InterfaceClass) -> str:
+    """Return what stands for *interface* in an annotation: as autodoc has classes, shown by the last part alone."""
+    return f"~{interface.__module__}.{interface.getName()}"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    # In annotations autodoc prints an interface by its repr, where no link would be found.
-    InterfaceClass.__repr__ = lambda interface: f"~{interface.__module__}.{interface.__name__}"  # type: ignore[method-assign]
+    InterfaceClass.__repr__ = shown  # type: ignore[method-assign]  # which is what autodoc takes for an instance
     app.add_directive_to_domain("py", "interface", Interface)
     app.add_directive("autointerface", AutoInterface)
     return {"parallel_read_safe": True}
