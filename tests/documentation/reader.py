@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
 COMMAND_TIMEOUT = 300.0  # one installs from a package index
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w-]+\.(?:py|toml|csv))\n")
+_BLOCK = re.compile(r"(?:`([\w-]+\.\w+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FIRST_LINE = re.compile(r"# ([\w-]+\.\w+)\n")
 _SERVER = re.compile(r"sipuas .*--listen|twistd -n")
 
 _VARIES = (
@@ -29,7 +29,7 @@ _VARIES = (
     (r"127\.0\.0\.1:\d{5}", "127.0.0.1:PORT"),
     (r"tag=(?!9fxced76sl)[0-9a-f]+", "tag=TAG"),  # but for that of `make_request`
     (r"branch=z9hG4bK[0-9a-f]+", "branch=BRANCH"),
-    (r"(Call-ID:?) [0-9a-f]{16}", r"\1 CALL-ID"),
+    (r"(Call-ID:?) ([0-9a-f]{16}|\d+@127\.0\.0\.1)", r"\1 CALL-ID"),
     (r"(twisted-sipuas[ /])\d[\w.]+", r"\1VERSION"),
     (r"Twisted [\d.]+", "Twisted VERSION"),
     (r"in \d+\.\d+s", "in SECONDS"),
@@ -38,21 +38,23 @@ _VARIES = (
 
 
 class Block(NamedTuple):
-    """A fenced block of a page."""
+    """A fenced block of a page, and the name of the file that it is, if it is one."""
 
+    file_name: str | None
     language: str
     text: str
 
-    @property
-    def file_name(self) -> str | None:
-        """The name of the file that it is, which its first line says in a comment; else None."""
-        found = _FILE.match(self.text)
-        return found[1] if found else None
-
 
 def blocks(page: str) -> list[Block]:
-    """Return the fenced blocks of *page*, a path below the documentation's folder."""
-    return [Block(*found) for found in _BLOCK.findall((ROOT / "docs" / page).read_text())]
+    """Return the fenced blocks of *page*, a path below the documentation's folder.
+
+    A block is a file if its name stands before it, in a line that ends in a colon, or in a comment on its first line.
+    """
+    found = []
+    for name, language, text in _BLOCK.findall((ROOT / "docs" / page).read_text()):
+        first = _FIRST_LINE.match(text)
+        found.append(Block(first[1] if first else name or None, language, text))
+    return found
 
 
 def plain(text: str) -> str:
@@ -74,9 +76,9 @@ class Reader:
     Programs are looked for in *path* first. What the variables of the test run say to Python is not said to it, but
     *environment* is.
 
-    A block whose first line names a file is written. One of ``console`` is typed: each line that begins with ``$``, and
-    what follows is what it prints. A server is left running until the next one; a block of ``console`` without any
-    command is what it has printed since.
+    A block that is a file is written. One of ``console`` is typed, each line that begins with ``$``, and what follows
+    is what it prints. A server is left running until the next one; a block of ``console`` without any command is what
+    it has printed since. Other blocks are for looking at.
     """
 
     def __init__(self, directory: Path, ports: Mapping[int, int], path: Path, **environment: str) -> None:
@@ -106,7 +108,8 @@ class Reader:
         if block.file_name is not None:
             (self.working_directory / block.file_name).write_text(text)
             return
-        assert block.language == "console", text
+        if block.language != "console":
+            return
         before, *typed = re.split(r"^\$ ", text, flags=re.MULTILINE)
         if before:
             self._expect_of_server(before)
