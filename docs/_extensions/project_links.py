@@ -35,7 +35,7 @@ def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     """Put the file of the project's folder in place of its page, with links that lead on from here."""
     if page not in PAGES:
         return
-    text = (ROOT / PAGES[page]).read_text()
+    text = (ROOT / PAGES[page]).read_text().replace("# twisted-sipuas\n", "# The manual\n", 1)
     for there, here in _LINKS.items():
         text = text.replace(there, here)
     source[0] = text
