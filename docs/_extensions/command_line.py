@@ -12,31 +12,24 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from twisted_sipuas.option_help import grouped_options
 from twisted_sipuas.tap import Options
 
-_MODES = re.compile(r"\(((?:redirect|stateful|stateless)(?:, \w+)*)\) ")
 _CODE = re.compile(r"--.*|@.*|.*=.*|[\w:\[]*:[^/].*")
 """A word that is typed: an option, a file, a value with its name, or ``KIND:REST``."""
 
 
 class CommandOptions(SphinxDirective):
-    """``.. command-options::``: every option with what it means, those of all modes first."""
+    """``.. command-options::``: every option with what it means, in the groups of ``--help``."""
 
     def run(self) -> list[nodes.Node]:
         """Return the descriptions."""
-        groups: dict[str, list[str]] = {"": []}
-        options = Options()
-        for name, spelling in sorted((spelling.rstrip("="), spelling) for spelling in options.longOpt):
-            meaning = " ".join(options.docs[name].split())
-            modes = _MODES.match(meaning)
-            default = options.defaults.get(name) if spelling.endswith("=") else None
-            shown = f" [default: {default}]" if default is not None else ""
-            text = literal(f"{meaning[modes.end() if modes else 0 :]}{shown}")
-            groups.setdefault(modes[1] if modes else "", []).append(f".. option:: --{spelling}\n\n   {text}\n")
         parts = [".. program:: sipuas\n"]
-        for modes_of_group, described in groups.items():
-            title = f"In {modes_of_group.replace(', ', ' and ')} mode" if modes_of_group else "In every mode"
-            parts += [f"{title}\n{'-' * len(title)}\n", *described]
+        for group in grouped_options(Options()):
+            parts.append(f"{group.title}\n{'-' * len(group.title)}\n")
+            for option in group.options:
+                default = f" The default is: {option.default}." if option.default else ""
+                parts.append(f".. option:: {option.form}\n\n   {literal(option.meaning + default)}\n")
         return self.parse_text_to_nodes("\n".join(parts), allow_section_headings=True)
 
 

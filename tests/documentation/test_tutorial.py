@@ -16,7 +16,7 @@ CHECKOUT = ("twisted_sipuas", "twisted", "pyproject.toml", "README.md", "LICENSE
 
 
 @pytest.fixture
-def clone(tmp_path):
+def clone(tmp_path: Path) -> Path:
     """A clone of the repository, as far as it is installed from."""
     copy = tmp_path / "twisted-sipuas"
     copy.mkdir()
@@ -28,7 +28,7 @@ def clone(tmp_path):
     return copy
 
 
-def test_tutorial(clone):
+def test_tutorial(clone: Path) -> None:
     """Every command of the tutorial, in a fresh environment, prints what the page shows."""
     reader = Reader(clone, {5070: free_port()}, Path(sys.base_prefix) / "bin")
     try:
