@@ -171,13 +171,13 @@ def test_every_block_of_python_is_run() -> None:
         "desk.py",
         "ask_by_tls.py",
         "trunks.py",
-        "desk.py",
+        "desk.tac",
         "e164.py",
         "router.py",
         None,  # authentication in a program
-        "old_desk.py",
+        "old_desk.tac",
         "without_via.py",
-        "new_desk.py",
+        "new_desk.tac",
     ]
 
 
