@@ -114,7 +114,7 @@ class Reader:
         if before:
             self._expect_of_server(before)
         for command in typed:
-            line, _, expected = command.partition("\n")
+            line, _, expected = command.replace("\\\n", " ").partition("\n")
             if _SERVER.match(line):
                 self._start_server(line)
                 self._expect_of_server(expected)
