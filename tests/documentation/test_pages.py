@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from twisted.names.authority import PySourceAuthority
 import twisted_sipuas
 from tests.documentation.reader import ROOT, Block, Reader, blocks
 from tests.interoperability.conftest import free_port, twistd
-from twisted_sipuas import auth
+from twisted_sipuas import auth, location, testing
 from twisted_sipuas.testing import expect, scenario, send, step
 
 PAGES = {
@@ -182,11 +183,9 @@ def test_every_block_of_python_is_run() -> None:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """What the package, its test kit and `auth` have for users is documented, and nothing twice."""
+    """What the package, its test kit, `auth` and `location` have for users is documented."""
     reference = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.rst"))
-    documented = re.findall(
-        r"^\.\. auto(?:class|exception|function|interface):: twisted_sipuas\.(.*)$", reference, re.M
-    )
-    assert sorted(name for name in documented if "." not in name) == sorted(twisted_sipuas.__all__)
-    assert {f"auth.{name}" for name in auth.__all__ if name not in twisted_sipuas.__all__} <= {*documented}
-    assert ".. automodule:: twisted_sipuas.testing\n   :members:\n" in reference
+    documented = set()
+    for what, name in re.findall(r"^\.\. auto(\w+):: (\S+)$", reference, re.MULTILINE):
+        documented.update(import_module(name).__all__ if what == "module" else [name.rpartition(".")[2]])
+    assert {*twisted_sipuas.__all__, *testing.__all__, *auth.__all__, *location.__all__} <= documented
