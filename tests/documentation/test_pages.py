@@ -185,7 +185,7 @@ def test_every_block_of_python_is_run() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     """What the package, its test kit, `auth` and `location` have for users is documented."""
     reference = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.rst"))
-    documented = set()
+    documented: set[str] = set()
     for what, name in re.findall(r"^\.\. auto(\w+):: (\S+)$", reference, re.MULTILINE):
         documented.update(import_module(name).__all__ if what == "module" else [name.rpartition(".")[2]])
     assert {*twisted_sipuas.__all__, *testing.__all__, *auth.__all__, *location.__all__} <= documented
