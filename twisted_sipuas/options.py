@@ -5,9 +5,9 @@ from __future__ import annotations
 import getopt
 import importlib.metadata
 import ipaddress
+import os
 import secrets
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from twisted_sipuas.loading import load, make
 from twisted_sipuas.location import location_kinds, location_service
 from twisted_sipuas.location.binding import Limits
 from twisted_sipuas.location.kinds import without_secrets
+from twisted_sipuas.option_help import completions, filled, usage_text, words_completer
 from twisted_sipuas.option_values import seconds, whole_number
 from twisted_sipuas.syntax.uri import canonical_domain
 from twisted_sipuas.transport.listen import DatagramListen, SecureListen, parse_advertised, parse_listen
@@ -165,6 +166,8 @@ class Options(AuthenticationOptions):
         ["allow-anonymous-registration", None, "(redirect, stateful) Let anybody who can reach the server REGISTER."],
         ["trace", None, "Log a line for each answer: what came, what was answered, and by which rule."],
     ]
+    compData = completions()
+    compData.optActions["location"] = lambda: words_completer(f"{kind.kind}:" for kind in location_kinds())
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +184,15 @@ class Options(AuthenticationOptions):
         self.arguments: list[str] = []
         self.key = secrets.token_bytes(32)
         self._given: frozenset[str] = frozenset()
+
+    def getSynopsis(self) -> str:
+        """See `usage.Options`; ``sipuas`` is a command of its own."""
+        is_command = os.path.basename(sys.argv[0]) == "sipuas"
+        return f"Usage: sipuas {self.synopsis}" if is_command else super().getSynopsis()
+
+    def getUsage(self, width: int | None = None) -> str:
+        """See `usage.Options`; here the options are in groups."""
+        return usage_text(self.longdesc, self, width)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """See `usage.Options`; notes which options were given, for one of another mode is a mistake at any value."""
@@ -218,7 +230,7 @@ class Options(AuthenticationOptions):
     def opt_help_location(self) -> None:
         """List the kinds of location service, their form and options, and exit."""
         for kind in location_kinds():
-            sys.stdout.write(textwrap.fill(kind.help, 79, subsequent_indent="    ") + "\n")
+            sys.stdout.write(filled(kind.help) + "\n")
         sys.exit(0)
 
     def opt_handler(self, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from twisted.python import usage
 
 from twisted_sipuas.auth.authenticator import DigestAuthenticator
 from twisted_sipuas.auth.checkers import checker_forms, credentials_checker
+from twisted_sipuas.option_help import filled
 from twisted_sipuas.syntax.grammar import TOKEN
 from twisted_sipuas.syntax.message import KNOWN_METHODS
 
@@ -57,7 +57,7 @@ class AuthenticationOptions(usage.Options):
     def opt_help_auth(self) -> None:
         """List what --auth takes, and exit."""
         for form in checker_forms():
-            sys.stdout.write(textwrap.fill(form, 79, subsequent_indent="    ") + "\n")
+            sys.stdout.write(filled(form) + "\n")
         sys.exit(0)
 
     def make_authenticator(self, given: Iterable[str], domains: list[str], reactor: Any, key: bytes) -> None:
