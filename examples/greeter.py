@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
-from twisted_sipuas import SIPError, SIPService, UserAgentServer
+from twisted_sipuas import IServerTransaction, Request, Response, SIPError, SIPService, UserAgentServer
 
 
 class Greeter(UserAgentServer):
@@ -22,11 +22,11 @@ class Greeter(UserAgentServer):
     accept = {"MESSAGE": ("text/plain",)}  # 415 and Accept follow from it
     log = Logger()
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: IServerTransaction) -> Response:
         self.log.info("{sender} says {text!r}", sender=request.from_.uri, text=request.body.decode(errors="replace"))
         return request.response(200)
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> None:
         transaction.respond(request.response(180))
         await deferLater(reactor, 1)  # cancelled if the caller hangs up first
         raise SIPError(486)

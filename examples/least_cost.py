@@ -13,7 +13,8 @@ from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from zope.interface import implementer
 
-from twisted_sipuas import SIPURI, ILocationService, Redirection, RedirectServer, SIPError, SIPService, Target
+from twisted_sipuas import SIPURI, ILocationService, Redirection, RedirectServer, Request, SIPError, SIPService, Target
+from twisted_sipuas.syntax.uri import URI
 
 RATES = {  # number prefix: gateway and price, for those who carry it
     "49": [("gw1.example.net", 0.012), ("gw2.example.net", 0.009)],
@@ -27,7 +28,7 @@ class LeastCost:
 
     description = "the rate table"
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: URI, request: Request) -> Redirection:
         number = getattr(request_uri, "user", None) or ""
         for length in range(len(number), 0, -1):
             rates = RATES.get(number[:length])

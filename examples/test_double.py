@@ -9,14 +9,15 @@ The client here is `sipsak`; put yours in its place. `sip_server` is a fixture t
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from twisted_sipuas import testing
-from twisted_sipuas.testing import answer, expect
+from twisted_sipuas.testing import BlockingServer, answer, expect
 
 
 @contextmanager
-def client(*arguments):
+def client(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the client while a test goes on; `returncode` tells how it ended."""
     with subprocess.Popen(["sipsak", *arguments], stdout=subprocess.DEVNULL) as process:
         try:
@@ -26,7 +27,7 @@ def client(*arguments):
             process.kill()
 
 
-def test_registers(sip_server):
+def test_registers(sip_server: BlockingServer) -> None:
     """It registers for as long as it is told, and takes what the registrar grants."""
     with client("-U", "-C", "sip:alice@127.0.0.1:5099", "-x", "120", "-s", f"sip:alice@{sip_server.address}") as phone:
         register = sip_server.expect("REGISTER", Contact="sip:alice@127.0.0.1:5099", Expires="120")
@@ -34,7 +35,7 @@ def test_registers(sip_server):
     assert phone.returncode == 0
 
 
-def test_authenticates(sip_server):
+def test_authenticates(sip_server: BlockingServer) -> None:
     """Challenged, it sends the REGISTER again, with a higher CSeq and credentials."""
     challenge = ("WWW-Authenticate", 'Digest realm="example.com", nonce="abc"')
     with client("-U", "-C", "sip:alice@127.0.0.1", "-a", "secret", "-s", f"sip:alice@{sip_server.address}") as phone:
@@ -46,7 +47,7 @@ def test_authenticates(sip_server):
     assert phone.returncode == 0
 
 
-def test_is_redirected():
+def test_is_redirected() -> None:
     """Redirected, it asks where it is told to: two servers, what they do said beforehand."""
     with testing.sip_server(expect("OPTIONS"), answer(200)) as other:
         moved = answer(302, contacts=[f"sip:bob@{other.address}"])

@@ -19,10 +19,20 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from twisted_sipuas import SIPURI, MessageSyntaxError, SIPError, SIPService, UserAgentServer
+from twisted_sipuas import (
+    SIPURI,
+    IServerTransaction,
+    MessageSyntaxError,
+    Request,
+    Response,
+    SIPError,
+    SIPService,
+    UserAgentServer,
+)
 
 PAGE = """<!doctype html><title>On duty</title>
 <p>On duty: {contact}. Calls so far: {calls}.</p>
@@ -45,7 +55,7 @@ class Support(UserAgentServer):
         super().__init__()
         self.duty = duty
 
-    def handle_INVITE(self, request, transaction):
+    def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> Response:
         if self.duty.contact is None:
             raise SIPError(480, "Nobody Is on Duty")
         self.duty.calls += 1
@@ -59,11 +69,11 @@ class Page(Resource):
         super().__init__()
         self.duty = duty
 
-    def render_GET(self, request):
+    def render_GET(self, request: IRequest) -> bytes:
         contact = html.escape(str(self.duty.contact or "nobody"))
         return PAGE.format(contact=contact, calls=self.duty.calls).encode()
 
-    def render_POST(self, request):
+    def render_POST(self, request: IRequest) -> bytes:
         try:
             self.duty.contact = SIPURI(request.args.get(b"contact", [b""])[0].decode("utf-8", "replace"))
         except MessageSyntaxError as error:

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from twisted_sipuas import ILocationService, Redirection
+from twisted_sipuas import ILocationService, Redirection, Request
+from twisted_sipuas.syntax.uri import URI
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -35,7 +36,7 @@ class OfficeHours:
         self._clock = clock
         self._hours, self._days, self._zone = hours, days, zone
 
-    def lookup(self, request_uri, request) -> Redirection:
+    def lookup(self, request_uri: URI, request: Request) -> Redirection:
         """See `ILocationService`."""
         now = datetime.fromtimestamp(self._clock.seconds(), self._zone)
         begin, end = self._hours
@@ -44,10 +45,13 @@ class OfficeHours:
 
 def parse_hours(text: str) -> tuple[time, time]:
     match = re.fullmatch(r"([0-9]{2})([0-9]{2})-([0-9]{2})([0-9]{2})", text)
-    try:
-        begin, end = (time(*map(int, pair)) for pair in (match.groups()[:2], match.groups()[2:]))
-    except (AttributeError, ValueError):
-        begin = end = time()
+    begin = end = time()
+    if match is not None:
+        numbers = [int(digits) for digits in match.groups()]
+        try:
+            begin, end = time(numbers[0], numbers[1]), time(numbers[2], numbers[3])
+        except ValueError:
+            pass  # told in the next line
     if not begin < end:
         raise ValueError(f"open={text}: expected HHMM-HHMM")
     return begin, end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -26,7 +26,7 @@ def make_request(
     to: str | None = None,
     call_id: str = "3848276298220188511@192.0.2.1",
     cseq: int = 1,
-    headers: tuple[tuple[str, str], ...] = (),
+    headers: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
 ) -> Request:
     """Return a request as it is received: printed, and parsed again.
@@ -35,9 +35,10 @@ def make_request(
     An INVITE has a Contact of its sent-by, unless *headers* have one, which may be empty for none.
     """
     contact = [("Contact", f"<sip:alice@{sent_by}>")] if method == "INVITE" else []
-    if any(name.lower() in ("contact", "m") for name, _ in headers):
+    given = tuple(headers)
+    if any(name.lower() in ("contact", "m") for name, _ in given):
         contact = []
-    headers = tuple(row for row in headers if row != ("Contact", ""))
+    others = (row for row in given if row != ("Contact", ""))
     rows = (
         ("Via", f"SIP/2.0/{transport} {sent_by};branch={branch}"),
         ("Max-Forwards", "70"),
@@ -46,7 +47,7 @@ def make_request(
         ("Call-ID", call_id),
         ("CSeq", f"{cseq} {method}"),
     )
-    message = parse_message(Request(method, uri, (*rows, *contact, *headers), body).to_bytes())
+    message = parse_message(Request(method, uri, (*rows, *contact, *others), body).to_bytes())
     assert isinstance(message, Request)
     return message
 
