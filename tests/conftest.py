@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,11 @@ DEADLINE = 5.0
 # A busy machine is no fault of the code: what is slow is measured in benchmarks.
 hypothesis.settings.register_profile("without deadline", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("without deadline")
+
+
+def pytest_configure() -> None:
+    """Keep what this run is told by its environment, such as --cov, from those of pytest that tests start."""
+    os.environ.pop("PYTEST_ADDOPTS", None)
 
 
 def pytest_collection_finish() -> None:

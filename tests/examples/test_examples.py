@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -76,7 +78,7 @@ def request(method: str, uri: str, *header_lines: str, branch: str) -> bytes:
 
 
 @pytest.fixture
-def example(tmp_path):
+def example(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Return what starts an example by its file name; it is stopped after the test."""
     started = []
 
@@ -90,7 +92,7 @@ def example(tmp_path):
         assert "Traceback" not in process.log
 
 
-def test_least_cost(example):
+def test_least_cost(example: Callable[..., Any]) -> None:
     """The longest prefix decides, and the cheapest gateway has the highest q."""
     server = example("least_cost.py")
     (answer,) = server.ask("INVITE", "sip:4930123@127.0.0.1")
@@ -100,7 +102,7 @@ def test_least_cost(example):
     assert answer.startswith("SIP/2.0 404 No Rate For This Number\r\n")
 
 
-def test_greeter(example):
+def test_greeter(example: Callable[..., Any]) -> None:
     """A message is answered and logged, a call rings and then is busy."""
     server = example("greeter.py")
     (answer,) = server.ask("MESSAGE", "sip:bob@127.0.0.1", "Content-Type: text/plain", body="hello")
@@ -111,7 +113,7 @@ def test_greeter(example):
     assert busy.startswith("SIP/2.0 486 Busy Here\r\n")
 
 
-def test_with_web(example):
+def test_with_web(example: Callable[..., Any]) -> None:
     """What is set on the page is where calls are redirected to, and the page counts them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -132,7 +134,7 @@ def test_with_web(example):
     assert "Calls so far: 1." in page()
 
 
-def test_test_double(tmp_path):
+def test_test_double(tmp_path: Path) -> None:
     """The tests of a client pass, in a pytest run of a user."""
     if shutil.which("sipsak") is None:
         pytest.skip("sipsak is not installed")

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -21,7 +23,7 @@ TARGETS = "sip:desk@192.0.2.7 sip:voicemail@192.0.2.8"
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> str:
     """A PYTHONPATH with the project and the example on it, of which Twisted may cache what plugins it has."""
     plugin = tmp_path / "plugin"
     shutil.copytree(SOURCE, plugin, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
@@ -29,7 +31,7 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def broken(tmp_path):
+def broken(tmp_path: Path) -> str:
     """A directory with a plugin that fails to import."""
     plugins = tmp_path / "broken" / "twisted" / "plugins"
     plugins.mkdir(parents=True)
@@ -38,7 +40,7 @@ def broken(tmp_path):
 
 
 @pytest.fixture
-def office_hours():
+def office_hours() -> Any:
     """The example's module."""
     spec = importlib.util.spec_from_file_location("office_hours", SOURCE / "office_hours.py")
     module = importlib.util.module_from_spec(spec)
@@ -46,7 +48,7 @@ def office_hours():
     return module
 
 
-def sipuas(path, *arguments):
+def sipuas(path: str, *arguments: str) -> Any:
     """Run the command to its end, and return what it says."""
     return subprocess.run(
         [sys.executable, "-m", "twisted_sipuas", *arguments],
@@ -54,7 +56,7 @@ def sipuas(path, *arguments):
     )  # fmt: skip
 
 
-def test_is_listed(path):
+def test_is_listed(path: str) -> None:
     """`sipuas --help-location` lists the kind beside ours, with its form and options."""
     done = sipuas(path, "--help-location")
     assert done.returncode == 0
@@ -65,7 +67,7 @@ def test_is_listed(path):
 
 
 @pytest.mark.parametrize(("days", "target"), [(0, "sip:desk@192.0.2.7"), (2, "sip:voicemail@192.0.2.8")])
-def test_redirects(path, tmp_path, days, target):
+def test_redirects(path: str, tmp_path: Path, days: int, target: str) -> None:
     """A call is redirected by the kind, open today and closed where it is open in two days."""
     today = datetime.now(timezone.utc) + timedelta(minutes=1)  # the test may run over midnight
     day = (today + timedelta(days=days)).strftime("%a").lower()
@@ -80,7 +82,7 @@ def test_redirects(path, tmp_path, days, target):
     assert "redirecting to what office hours from 00:00 to 23:59 says" in server.log
 
 
-def test_mistake(path):
+def test_mistake(path: str) -> None:
     """A mistake in its text is a usage error of one line, like those of ours."""
     done = sipuas(path, "--location", "hours,days=yesterday:sip:a@h sip:b@h")
     assert done.returncode == 1
@@ -96,7 +98,7 @@ def test_mistake(path):
         (",days=sun", [(6, 12, True), (5, 12, False)]),
     ],
 )
-def test_office_hours(office_hours, text, hours):
+def test_office_hours(office_hours: Any, text: str, hours: list[Any]) -> None:
     """Office hours begin and end on the minute, on the days that they are for."""
     clock = Clock()
     options = dict(setting.split("=") for setting in text.split(",")[1:])
@@ -120,13 +122,13 @@ def test_office_hours(office_hours, text, hours):
         (TARGETS, {"zone": "Mars/Phobos"}),
     ],
 )
-def test_mistakes(office_hours, argument, options):
+def test_mistakes(office_hours: Any, argument: str, options: dict[str, str]) -> None:
     """What makes no office hours is a ValueError."""
     with pytest.raises(ValueError):
         office_hours.make(argument, options, Clock())
 
 
-def test_broken_plugin_in_the_list(path, broken):
+def test_broken_plugin_in_the_list(path: str, broken: str) -> None:
     """A plugin that cannot be imported is told of, and every other kind is listed all the same."""
     done = sipuas(os.pathsep.join([path, broken]), "--help-location")
     assert done.returncode == 0
@@ -136,7 +138,7 @@ def test_broken_plugin_in_the_list(path, broken):
 
 
 @pytest.mark.parametrize("location", ["memory:", f"hours:{TARGETS}"])
-def test_broken_plugin_beside_others(path, broken, tmp_path, location):
+def test_broken_plugin_beside_others(path: str, broken: str, tmp_path: Path, location: str) -> None:
     """A server with a kind of ours, or of others, answers whatever else is broken."""
     everything = os.pathsep.join([path, broken])
     server = Example(

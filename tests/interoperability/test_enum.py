@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.threads import deferToThread
 from twisted.names import dns
 from twisted.names.authority import FileAuthority
@@ -36,13 +38,13 @@ class Zone(FileAuthority):
 def name_server() -> Iterator[int]:
     """The port of a name server in this process."""
     protocol = dns.DNSDatagramProtocol(DNSServerFactory(authorities=[Zone("")]))
-    listening = reactor.listenUDP(0, protocol, interface="127.0.0.1")
+    listening = IReactorUDP(reactor).listenUDP(0, protocol, interface="127.0.0.1")
     yield listening.getHost().port
     pytest_twisted.blockon(listening.stopListening())
 
 
 @pytest_twisted.ensureDeferred
-async def test_call(make_server, run_client, name_server, tmp_path):
+async def test_call(make_server: Callable[..., Any], run_client: Any, name_server: Any, tmp_path: Any) -> None:
     """SIPp's call for a number is redirected by the name server's records, the preferred one first (6116, 4)."""
     server = make_server("--location", f"enum:e164.arpa@127.0.0.1:{name_server}", "--redirect-status", "302")
     options = {"before_ack": 1, "after_ack": 1, "user": "+441632960083"}
@@ -53,7 +55,9 @@ async def test_call(make_server, run_client, name_server, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknown_number(make_server, run_client, name_server):
+async def test_unknown_number(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], name_server: Any
+) -> None:
     """A number that the name server does not know is not found: 404 (8.3)."""
     server = make_server("--location", f"enum:e164.arpa@127.0.0.1:{name_server}")
     done = await deferToThread(run_client, "sipsak", "-vv", "-s", f"sip:+441@127.0.0.1:{server.port}")
@@ -61,7 +65,9 @@ async def test_unknown_number(make_server, run_client, name_server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_visual_separators(make_server, run_client, name_server):
+async def test_visual_separators(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], name_server: Any
+) -> None:
     """sipsak's request for a number that is written with separators is redirected as that for its digits (3966, 3)."""
     server = make_server("--location", f"enum:e164.arpa@127.0.0.1:{name_server}")
     uri = f"sip:+44-1632-960083@127.0.0.1:{server.port}"

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
+from tests.log_observers import log_observer
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.service import SIPService
@@ -361,8 +362,9 @@ def test_overload_is_not_measured() -> None:
 def log() -> Any:
     """Returns what was logged so far at level warn or above, without failures."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    events_observer = log_observer(events.append)
+    globalLogPublisher.addObserver(events_observer)
     yield lambda: [
         event["log_format"].format(**event) for event in events if event["log_level"].name in ("warn", "error")
     ]
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(events_observer)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
 from twisted_sipuas.errors import TransportError
@@ -22,7 +26,7 @@ from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make
 from twisted_sipuas.transaction.admission import Protection
 
 
-def bye(body=b""):
+def bye(body: bytes = b"") -> Any:
     """A BYE without a Via, as a transaction user makes it."""
     rows = [
         ("Max-Forwards", "70"),
@@ -37,31 +41,31 @@ def bye(body=b""):
 class World:
     """A service without sockets on a clock; `results` has what became of its requests."""
 
-    def __init__(self, user=None, flow=None, **options):
+    def __init__(self, user: Any = None, flow: Any = None, **options: Any) -> None:
         self.clock = Clock()
         self.user = user or RecordingTransactionUser()
         self.service = SIPService(self.clock, self.user, protection=Protection(max_lag=0), **options)
         self.flow = flow or RecordingFlow("UDP", ("192.0.2.1", 40000))
-        self.results = []
-        self.stopped = []
+        self.results: list[Any] = []
+        self.stopped: list[Any] = []
         self.service.startService()
 
-    def send(self, next_hop="sip:alice@192.0.2.1:40000", is_proven=False, body=b""):
+    def send(self, next_hop: Any = "sip:alice@192.0.2.1:40000", is_proven: Any = False, body: Any = b"") -> Any:
         """Send a BYE; returns the octets, if they went out."""
         before = len(self.flow.sent)
         self.service.send_request(bye(body), parse_uri(next_hop), self.flow, is_proven).addBoth(self.results.append)
         return self.flow.sent[-1][0] if len(self.flow.sent) > before else None
 
-    def answer(self, octets, status=200):
+    def answer(self, octets: Any, status: Any = 200) -> None:
         """The peer answers what was sent."""
         response = parse_message(parse_message(octets).response(status).to_bytes("a"))
         self.service.message_received(response, self.flow)
 
-    def stop(self):
+    def stop(self) -> None:
         self.service.stopService().addCallback(self.stopped.append)
 
 
-def test_request_and_response():
+def test_request_and_response() -> None:
     """A request goes to the next hop by the peer's socket, and its response is handed back, not stray (17.1.3)."""
     world = World()
     verifyObject(IRequestSender, world.service)
@@ -77,7 +81,7 @@ def test_request_and_response():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_stray_response():
+def test_stray_response() -> None:
     """A response to no request of ours is counted, and changes nothing (18.1.2)."""
     world = World()
     octets = world.send()
@@ -96,7 +100,7 @@ def test_stray_response():
         ("TLS", ("sip.example.com", 5061), "TLS sip.example.com:5061"),
     ],
 )
-def test_sent_by(transport, advertised, sent_by):
+def test_sent_by(transport: Any, advertised: Any, sent_by: Any) -> None:
     """The sent-by of the Via is the advertised address of the flow, always with its port (18.1.1)."""
     flow = RecordingFlow(transport, ("192.0.2.1", 40000))
     flow.advertised_address = Address(*advertised)
@@ -108,7 +112,7 @@ def test_sent_by(transport, advertised, sent_by):
 
 
 @pytest.mark.requirement("18.4-1")
-def test_request_lost():
+def test_request_lost() -> None:
     """An ICMP error for a request fails it; one for a response is none of its business (18.4)."""
     world = World()
     octets = world.send()
@@ -120,7 +124,7 @@ def test_request_lost():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_no_way():
+def test_no_way() -> None:
     """A next hop to which there is no way fails the request, and the counters tell of it."""
     world = World(flow=RecordingFlow("UDP", ("192.0.2.1", 40000)))
     assert world.send("sip:alice@192.0.2.99;transport=tcp") is None
@@ -129,7 +133,7 @@ def test_no_way():
     assert world.service.counters["requests_pending"] == 0
 
 
-def test_no_response():
+def test_no_response() -> None:
     """Without a response the request fails after 64*T1 (17.1.2.2, Timer F)."""
     world = World()
     world.send()
@@ -140,16 +144,16 @@ def test_no_response():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_sender_is_handed_on():
+def test_sender_is_handed_on() -> None:
     """A transaction user that wants to send requests is given the service."""
-    given = []
+    given: list[Any] = []
     user = RecordingTransactionUser()
     user.use_sender = given.append
     service = SIPService(Clock(), user)
     assert given == [service]
 
 
-def test_trace_is_handed_on():
+def test_trace_is_handed_on() -> None:
     """The trace of a service is that of its layer."""
     traced = []
     world = World(trace=lambda request, response, flow: traced.append((request.method, response.status, flow)))
@@ -166,24 +170,24 @@ def test_trace_is_handed_on():
 class Calls(RecordingTransactionUser):
     """A transaction user with a call; `end_calls` sends BYE."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.ended = None
         self.world = None
 
-    def end_calls(self):
+    def end_calls(self) -> Any:
         self.world.send()
         self.ended = Deferred()
         return self.ended
 
     @classmethod
-    def in_world(cls):
+    def in_world(cls) -> Any:
         user = cls()
         user.world = World(user)
         return user.world, user
 
 
-def test_calls_are_ended():
+def test_calls_are_ended() -> None:
     """To stop is to end the calls, at once, and to wait until that is done."""
     world, user = Calls.in_world()
     world.stop()
@@ -197,7 +201,7 @@ def test_calls_are_ended():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_requests_in_progress_are_waited_for_too():
+def test_requests_in_progress_are_waited_for_too() -> None:
     """That the calls have ended does not end the wait for what is owed an answer."""
     world, user = Calls.in_world()
     request = make_request("MESSAGE")
@@ -210,7 +214,7 @@ def test_requests_in_progress_are_waited_for_too():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_calls_have_five_seconds():
+def test_calls_have_five_seconds() -> None:
     """After 5 seconds the calls are given up: their requests fail, who ended them is told, and no timer is left."""
     world, user = Calls.in_world()
     world.stop()
@@ -223,7 +227,7 @@ def test_calls_have_five_seconds():
     assert world.clock.getDelayedCalls() == []
 
 
-def test_hasten_stop():
+def test_hasten_stop() -> None:
     """Who is in a hurry waits for no call."""
     world, _ = Calls.in_world()
     world.stop()
@@ -233,7 +237,7 @@ def test_hasten_stop():
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_end_calls_fails(logged_failures, is_late):
+def test_end_calls_fails(logged_failures: list[LogEvent], is_late: Any) -> None:
     """A transaction user that fails to end its calls is logged, and the service stops all the same."""
     world, user = Calls.in_world()
     failure = RuntimeError("no such call")
@@ -245,7 +249,7 @@ def test_end_calls_fails(logged_failures, is_late):
     assert world.clock.getDelayedCalls() == []
 
 
-def test_peers_bye_while_stopping():
+def test_peers_bye_while_stopping() -> None:
     """While the calls are being ended the peer's own BYE reaches the transaction user, and a new call does not."""
     world, user = Calls.in_world()
     world.stop()
@@ -257,7 +261,7 @@ def test_peers_bye_while_stopping():
     world.service.hasten_stop()
 
 
-def test_send_while_stopped():
+def test_send_while_stopped() -> None:
     """A request after the stop fails, and leaves no timer; after the next start it is sent."""
     world = World()
     world.stop()
@@ -275,10 +279,10 @@ def test_send_while_stopped():
 class Peer(DatagramProtocol):
     """A UDP peer; `requests` has what it received."""
 
-    def __init__(self):
-        self.requests = DeferredQueue()
+    def __init__(self) -> None:
+        self.requests: Any = DeferredQueue()
 
-    def datagramReceived(self, data, addr):
+    def datagramReceived(self, data: bytes, addr: Any) -> None:
         message = parse_message(data)
         if isinstance(message, Request):
             self.requests.put(message)
@@ -288,11 +292,11 @@ class Peer(DatagramProtocol):
 class StreamPeer(Protocol):
     """A TCP peer; its factory's `requests` has what it received."""
 
-    def __init__(self, requests):
+    def __init__(self, requests: Any) -> None:
         self.requests = requests
         self.framer = StreamFramer()
 
-    def dataReceived(self, data):
+    def dataReceived(self, data: bytes) -> None:
         self.framer.receive(data)
         while (octets := self.framer.next_message()) is not None:
             if octets is not KEEP_ALIVE and isinstance(message := parse_message(octets), Request):
@@ -301,31 +305,31 @@ class StreamPeer(Protocol):
 
 
 class StreamPeers(Factory):
-    def __init__(self):
-        self.requests = DeferredQueue()
+    def __init__(self) -> None:
+        self.requests: Any = DeferredQueue()
 
-    def buildProtocol(self, addr):
+    def buildProtocol(self, addr: Any) -> Any:
         return StreamPeer(self.requests)
 
 
 class Serving:
     """A service on loopback, whose transaction user keeps the flows of what comes."""
 
-    def __init__(self, listen="udp:0:interface=127.0.0.1"):
-        self.flows = DeferredQueue()
+    def __init__(self, listen: str = "udp:0:interface=127.0.0.1") -> None:
+        self.flows: Any = DeferredQueue()
         user = RecordingTransactionUser(self._answer)
         self.service = SIPService(reactor, user, [listen])
 
-    def _answer(self, request, transaction):
+    def _answer(self, request: Request, transaction: Any) -> None:
         transaction.respond(request.response(200))
         self.flows.put(transaction.flow)
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Any:
         self.service.startService()
         self.port = self.service.listening[0].address.port
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: Any) -> None:
         await self.service.stopService()
 
 
@@ -333,11 +337,11 @@ OPTIONS = make_request("OPTIONS", branch="z9hG4bK1", sent_by="client.invalid;rpo
 
 
 @pytest_twisted.ensureDeferred
-async def test_by_udp():
+async def test_by_udp() -> None:
     """By UDP the request leaves from the port that the peer sent to (18.1.1; RFC 3581, 4)."""
     async with Serving() as serving:
         peer = Peer()
-        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
+        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
         peer.transport.write(OPTIONS.to_bytes(), ("127.0.0.1", serving.port))
         flow = await serving.flows.get()
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{port.getHost().port}")
@@ -350,12 +354,12 @@ async def test_by_udp():
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize(("transport", "size"), [("tcp", 0), ("udp", 1100)])
-async def test_by_a_new_connection(transport, size):
+async def test_by_a_new_connection(transport: Any, size: int) -> None:
     """For TCP, and for a request whose Via makes it too large for UDP, a connection is opened (18.1.1)."""
     async with Serving() as serving:
         peers, peer = StreamPeers(), Peer()
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(peers)
-        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
+        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
         peer.transport.write(OPTIONS.to_bytes(), ("127.0.0.1", serving.port))
         flow = await serving.flows.get()
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{listening.getHost().port};transport={transport}")
@@ -368,7 +372,7 @@ async def test_by_a_new_connection(transport, size):
 
 
 @pytest_twisted.ensureDeferred
-async def test_by_the_connection_that_there_is():
+async def test_by_the_connection_that_there_is() -> None:
     """A peer that connected to us gets the request on its connection, wherever it says it is (RFC 5923)."""
     async with Serving() as serving:
         peer = StreamPeer(DeferredQueue())
@@ -383,14 +387,14 @@ async def test_by_the_connection_that_there_is():
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("listen", ["udp:0:interface=127.0.0.1", "udp:0:interface=0.0.0.0"])
-async def test_by_udp_after_a_connection(listen):
+async def test_by_udp_after_a_connection(listen: Any) -> None:
     """Where the connection is gone, and the next hop is by UDP, the request leaves by our own socket (18.1.1).
 
     If that is bound to all addresses, sent-by is the one that the connection led to.
     """
     async with Serving(listen) as serving:
         peer = Peer()
-        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
+        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
         flow = RecordingFlow("TCP", ("127.0.0.1", 1), ("127.0.0.1", serving.port))
         flow.closed = True
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{port.getHost().port}")
@@ -401,7 +405,7 @@ async def test_by_udp_after_a_connection(listen):
 
 
 @pytest_twisted.ensureDeferred
-async def test_sent_by_of_a_new_connection():
+async def test_sent_by_of_a_new_connection() -> None:
     """In place of a connection that is gone, sent-by is where that one came to, not where we connect from (18.1.1)."""
     async with Serving() as serving:
         peers = StreamPeers()

@@ -1428,19 +1428,19 @@ class Closed(Service):
 
     description = "closed"
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         setattr(self, name, self.fail)
 
-    def fail(self):
+    def fail(self) -> None:
         raise RuntimeError("cannot\nopen")
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Request) -> Any:
         return None
 
 
 @pytest.mark.parametrize("name", ["privilegedStartService", "startService"])
 @pytest.mark.parametrize("is_guarded", [True, False])
-def test_location_service_that_cannot_be_started(name, is_guarded):
+def test_location_service_that_cannot_be_started(name: str, is_guarded: Any) -> None:
     """A location service that cannot be started is a StartError of one line that names it and the option."""
     clock = Clock()
     location = guarded(Closed(name), clock) if is_guarded else Closed(name)

@@ -12,6 +12,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
@@ -848,11 +849,13 @@ async def test_live_datagram() -> None:
             arrived.callback(data)
 
     zone = Zone(ua=["127.0.0.1"])
-    name_server = reactor.listenUDP(0, dns.DNSDatagramProtocol(DNSServerFactory(clients=[zone])), interface="127.0.0.1")
+    name_server = IReactorUDP(reactor).listenUDP(
+        0, dns.DNSDatagramProtocol(DNSServerFactory(clients=[zone])), interface="127.0.0.1"
+    )
     servers = [("127.0.0.1", name_server.getHost().port)]
     protocol = SIPDatagramProtocol(None)
-    ours = reactor.listenUDP(0, protocol, interface="127.0.0.1")
-    peer = reactor.listenUDP(0, Peer(), interface="127.0.0.1")
+    ours = IReactorUDP(reactor).listenUDP(0, protocol, interface="127.0.0.1")
+    peer = IReactorUDP(reactor).listenUDP(0, Peer(), interface="127.0.0.1")
     delivery = ResponseDelivery(
         reactor,
         lambda *_: fail(ConnectionRefusedError()),
@@ -872,7 +875,7 @@ async def test_live_datagram() -> None:
 @pytest_twisted.ensureDeferred
 async def test_live_stop() -> None:
     """A location by a name server that says nothing leaves no timer and no socket when it is stopped."""
-    silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
+    silent = IReactorUDP(reactor).listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
     servers = [("127.0.0.1", silent.getHost().port)]
     delivery = ResponseDelivery(
         reactor,

@@ -14,6 +14,7 @@ from twisted.internet.testing import FakeDatagramTransport, StringTransport
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.log_observers import log_observer
 from twisted_sipuas.interfaces import Address, IServerTransaction
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.framing import StreamFramer
@@ -195,12 +196,13 @@ def test_missing_content_length(world: World) -> None:
 def test_http_scanner(world: World) -> None:
     """siphon-project/siphon-sip#170: a scanner's request is no message; it is let go, with one line at debug level."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    events_observer = log_observer(events.append)
+    globalLogPublisher.addObserver(events_observer)
     try:
         stream = world.connect()
         stream.receive(b"GET /phpinfo.php HTTP/1.1\r\nHost: 198.51.100.1\r\nUser-Agent: Mozilla/5.0\r\n\r\n")
     finally:
-        globalLogPublisher.removeObserver(events.append)
+        globalLogPublisher.removeObserver(events_observer)
     assert not stream.is_open
     assert stream.value() == b""
     assert [event["log_level"] for event in events] == [LogLevel.debug]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import FakeDatagramTransport
@@ -567,7 +568,7 @@ async def served(zone: Zone) -> AsyncIterator[int]:
     factory = Server(clients=[zone])
     stream = reactor.listenTCP(0, factory, interface="127.0.0.1")
     port = stream.getHost().port
-    datagram = reactor.listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
+    datagram = IReactorUDP(reactor).listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
     try:
         yield port
     finally:
@@ -625,7 +626,7 @@ async def test_live_long_answer() -> None:
 @pytest_twisted.ensureDeferred
 async def test_live_silence() -> None:
     """A name server that says nothing costs the deadline, and no timer or socket is left."""
-    silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
+    silent = IReactorUDP(reactor).listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
     resolver = resolvers(silent.getHost().port)[1]
     assert await locate("example.com", None, "UDP", resolver, reactor, 0.05) == []
     await silent.stopListening()
@@ -653,7 +654,7 @@ async def test_live_silence_by_stream() -> None:
             self.transport.write(answer.toStr(), address)
 
     stream = reactor.listenTCP(0, Factory.forProtocol(Silent), interface="127.0.0.1")
-    datagram = reactor.listenUDP(stream.getHost().port, Truncating(), interface="127.0.0.1")
+    datagram = IReactorUDP(reactor).listenUDP(stream.getHost().port, Truncating(), interface="127.0.0.1")
     searching = locate("example.com", 5060, "UDP", resolvers(stream.getHost().port)[1], reactor, TIMEOUT)
     searching.addErrback(lambda failure: failure.trap(CancelledError))
     await met

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
 from twisted_sipuas.syntax.message import Request, Response
@@ -613,6 +614,7 @@ def test_log_of_what_is_not_sip() -> None:
     """However many connections are let go, the log grows by one line a second, which says how many there were more."""
     lines: list[str] = []
 
+    @log_observer
     def observe(event: LogEvent) -> None:
         if event.get("log_namespace") == "twisted_sipuas.transport.stream":
             lines.append(formatEvent(event))
