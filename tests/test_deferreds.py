@@ -21,10 +21,10 @@ async def wait_for(deferred: Deferred[object]) -> object:
     return await deferred
 
 
-def results_of(deferred: object) -> list[object]:
+def results_of(deferred: object) -> list[Any]:
     """Return the list that what *deferred* fires with is put into."""
     assert isinstance(deferred, Deferred)
-    results: list[object] = []
+    results: list[Any] = []
     deferred.addBoth(results.append)
     return results
 
@@ -75,7 +75,7 @@ def test_cancellation() -> None:
         finally:
             steps.append("cleaned up")
 
-    pending = begun(cleaning_up())
+    pending: Any = begun(cleaning_up())
     results = results_of(pending)
     pending.cancel()
     assert steps == ["cleaned up"]
@@ -171,7 +171,11 @@ def test_given_up_of_its_own_accord(error: Any) -> None:
 def test_canceller_that_fails(logged_failures: list[LogEvent]) -> None:
     """A canceller that raises is logged, and the time is up all the same."""
     clock = Clock()
-    results = results_of(bounded(Deferred(lambda deferred: 1 / 0), clock, 2))
+
+    def fail(deferred: Deferred[Any]) -> None:
+        raise ZeroDivisionError
+
+    results = results_of(bounded(Deferred(fail), clock, 2))
     clock.advance(2)
     assert results[0].check(TimeoutError)
     assert logged_failures.pop()["log_failure"].check(ZeroDivisionError)

@@ -15,9 +15,11 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, globalLogPublisher, textFileLogObserver
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_sipuas import RedirectServer, UserAgentServer
 from twisted_sipuas.errors import UnavailableError
+from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location.guarded import GuardedLocationService
 from twisted_sipuas.logs import Logger, visible
 from twisted_sipuas.service import SIPService
@@ -95,6 +97,7 @@ def trace_fails() -> None:
 
 
 def look_up_fails() -> None:
+    @implementer(ILocationService)
     class Table:
         description = f"http:{HOSTILE}"
 

@@ -58,9 +58,20 @@ def response(
 
 
 def authorization(
-    challenge: str, username: str="alice", password: str="secret", method: Any="MESSAGE", uri: str=URI,
-    *, qop: str | None="auth", nc: str="00000001", cnonce: str="0a4f113b", body: bytes=b"", session_cnonce: Any=None, scheme: str="Digest", **changes: Any,
-) -> str:  # fmt: skip
+    challenge: str,
+    username: str = "alice",
+    password: str = "secret",
+    method: str = "MESSAGE",
+    uri: str = URI,
+    *,
+    qop: str | None = "auth",
+    nc: str = "00000001",
+    cnonce: str = "0a4f113b",
+    body: bytes = b"",
+    session_cnonce: str | None = None,
+    scheme: str = "Digest",
+    **changes: Any,
+) -> str:
     """Return an Authorization for *challenge*, as a client of RFC 7616 makes it; of RFC 2069 if *qop* is None.
 
     *changes* take the place of parameters, once the response was computed; None leaves one out.
@@ -158,7 +169,8 @@ class Client:
 
     def challenge(self, **options: Any) -> str:
         """Return the first of the `challenges`."""
-        return self.challenges(**options)[0]
+        result: str = self.challenges(**options)[0]
+        return result
 
     def counter(self, name: str) -> int:
         return self.service.counters[f"authentication_{name}"]

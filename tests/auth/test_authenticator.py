@@ -470,7 +470,7 @@ def test_unknown_user(client: Any) -> None:
 
 def test_unknown_user_costs_the_same(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As much is hashed for an unknown user as for a wrong password, so that time tells nothing."""
-    hashed = []
+    hashed: Any = []
     original = type(ALGORITHMS["md5"]).hash
     monkeypatch.setattr(
         type(ALGORITHMS["md5"]), "hash", lambda self, data: hashed.append(self.name) or original(self, data)
@@ -627,7 +627,9 @@ def test_checker_that_does_not_look(checker: Any) -> None:
 def test_several_checkers(checker: Any) -> None:
     """Checkers are asked in order, until one knows the user by this password; its name for the user counts."""
 
-    class Second(type(checker)):
+    kind: Any = type(checker)
+
+    class Second(kind):  # type: ignore[misc]  # whichever checker it is
         def requestAvatarId(self, credentials: DigestCredentials) -> Any:
             super().requestAvatarId(credentials)
             return "account 7"
@@ -645,7 +647,9 @@ def test_several_checkers(checker: Any) -> None:
 def test_hashes_that_checkers_have(checker: Any) -> None:
     """No algorithm is offered for which a checker cannot know the secret: the client would take it, and fail."""
 
-    class Hashes(type(checker)):
+    kind: Any = type(checker)
+
+    class Hashes(kind):  # type: ignore[misc]  # whichever checker it is
         credentialInterfaces = (IUsernameDigestHash,)
 
         def requestAvatarId(self, credentials: DigestCredentials) -> bytes:
@@ -697,14 +701,15 @@ def test_misuse(options: dict[str, Any]) -> None:
 
 def test_no_secret_is_told(client: Any, checker: Any) -> None:
     """What is said of an authenticator and of credentials in logs has no password and no digest in it."""
-    seen = []
+    seen: Any = []
     answer = checker.requestAvatarId
     checker.requestAvatarId = lambda credentials: seen.append(credentials) or answer(credentials)
     digest = authorization(client.challenge())
     assert client.send(digest).status == 200
     assert IUsernameHashedPassword.providedBy(seen[0])
     secret = parameters(digest)["response"]
-    for text in (repr(seen[0]), repr(seen[0]._digest), client.authenticator.description):
+    credentials: Any = seen.pop()
+    for text in (repr(credentials), repr(credentials._digest), client.authenticator.description):
         assert secret not in text
         assert "secret" not in text
 
@@ -793,7 +798,7 @@ def test_authenticator_that_is_the_server(checker: Any) -> None:
                 raise SIPError(401)
             return "somebody"
 
-    server = Own()
+    server: Any = Own()
     server.authenticator = server
     client = Client(checker, lambda authenticator, clock: server)
     assert client.send().status == 200

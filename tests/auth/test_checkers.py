@@ -72,16 +72,19 @@ def test_mistakes(text: str, said: str) -> None:
 )
 def test_domain_of_subscribers(realm: str, domains: list[str], domain: Any) -> None:
     """A subscriber whose name has no domain is of the realm's, in the one spelling, or of the first that is served."""
-    checker = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
-    credentials = Question("alice", "secret")
-    assert subscription_of(credentials, checker._domain).identity == f"alice@{domain}"
+    checker: Any = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
+    credentials: Any = Question("alice", "secret")
+    subscription = subscription_of(credentials, checker._domain)
+    assert subscription is not None
+    assert subscription.identity == f"alice@{domain}"
 
 
 def test_file_with_a_connection_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """@FILE is looked for where file: is, in $STATE_DIRECTORY if that is set."""
     (tmp_path / "dsn").write_text("host=db.example dbname=kamailio\n")
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    assert "db.example" in credentials_checker("subscriber:postgres:@dsn", REALM, None).description
+    checker: Any = credentials_checker("subscriber:postgres:@dsn", REALM, None)
+    assert "db.example" in checker.description
 
 
 def test_forms() -> None:

@@ -36,7 +36,7 @@ RFC_7616 = {
     "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
     "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
 }
-EXAMPLES = {
+EXAMPLES: dict[str, Any] = {
     "RFC 2617, 3.5": ({}, "Circle Of Life"),
     "RFC 2069, 2.4, as corrected": (
         {"qop": None, "response": "1949323746fe6a43ef61f9606e7febea"},
@@ -147,7 +147,7 @@ def test_length_of_a_response(algorithm: Any, length: Any) -> None:
             digest(algorithm=algorithm, response="0" * wrong)
 
 
-FAULTS = {
+FAULTS: dict[str, dict[str, Any]] = {
     "no username": {"username": None},
     "no realm": {"realm": None},
     "no nonce": {"nonce": None},
@@ -186,7 +186,7 @@ def test_octets_that_are_no_utf_8() -> None:
 def test_session_goes_on_with_its_first_cnonce() -> None:
     """The secret of a -sess algorithm may be made with the first cnonce of a nonce (RFC 7616, 3.4.2)."""
     secret = ha1("SHA-256", b"Mufasa", "testrealm@host.com", b"Circle Of Life")
-    fields = {"qop": "auth", "nc": "00000002", "cnonce": "second", "body": b""}
+    fields: dict[str, Any] = {"qop": "auth", "nc": "00000002", "cnonce": "second", "body": b""}
     computed = response(
         "SHA-256-sess",
         "Mufasa",

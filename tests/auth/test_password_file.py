@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.cred.error import UnauthorizedLogin
@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from tests.auth.client import REALM, Client, authorization, parameters
 from twisted_sipuas import StartError
 from twisted_sipuas.auth import PasswordFile
+from twisted_sipuas.auth.credentials import DigestCredentials
 from twisted_sipuas.auth.digest import ha1
 
 
@@ -76,7 +77,7 @@ class Passwords:
         beside.replace(self.path)
 
     def ask(self, password: Any, user: Any = "alice") -> Any:
-        return self.checker.requestAvatarId(Question(user, password))
+        return self.checker.requestAvatarId(cast(DigestCredentials, Question(user, password)))
 
     def knows(self, password: str, user: str = "alice") -> Any:
         """Whether *password* is that of *user*, told at once."""
@@ -175,11 +176,11 @@ def test_hashes(tmp_path: Path) -> None:
     assert client.send(authorization(challenges[0])).status == 200
     assert client.send(authorization(challenges[0], password="guess", nc="00000002")).status == 401
     with pytest.raises(UnauthorizedLogin):
-        checker.requestAvatarId(Question("alice", "secret"))
+        checker.requestAvatarId(cast(DigestCredentials, Question("alice", "secret")))
     elsewhere = Question("alice", "secret", "MD5")
     elsewhere.realm = "example.org"
     with pytest.raises(UnauthorizedLogin):
-        checker.requestAvatarId(elsewhere)
+        checker.requestAvatarId(cast(DigestCredentials, elsewhere))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/elsewhere")
     checker = PasswordFile("users", REALM, Reactor())
     checker.privilegedStartService()
-    assert checker.requestAvatarId(Question("alice", "secret")) == b"alice"
+    assert checker.requestAvatarId(cast(DigestCredentials, Question("alice", "secret"))) == b"alice"
     assert checker.description == "file:users"
 
 
@@ -218,7 +219,7 @@ def test_link_that_leads_elsewhere(tmp_path: Path) -> None:
     os.symlink(tmp_path / "new", tmp_path / "next")
     (tmp_path / "next").replace(link)
     reactor.advance(1)
-    answer = checker.requestAvatarId(Question("alice", "new"))
+    answer = checker.requestAvatarId(cast(DigestCredentials, Question("alice", "new")))
     reactor.pool.run()
     assert answer.result == b"alice"
 

@@ -24,7 +24,7 @@ _CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[=>])|\r")
 class Shell:
     """A shell that reads keys, in *directory*; *setup* are the lines that it is given first."""
 
-    def __init__(self, command: Sequence[str], directory: Path, setup: Sequence[str]) -> None:
+    def __init__(self, command: list[str], directory: Path, setup: Sequence[str]) -> None:
         program = shutil.which(command[0])
         if program is None:
             pytest.skip(f"{command[0]} is not installed")

@@ -55,7 +55,7 @@ def test_manual_page_has_no_faults() -> None:
     """The formatter of man has nothing to warn of."""
     if shutil.which("groff") is None:
         pytest.skip("groff is not installed")
-    command = ["groff", "-ww", "-man", "-Tascii", "-P-cbou", MANUAL_PAGE]  # plain text, without bold
+    command = ["groff", "-ww", "-man", "-Tascii", "-P-cbou", str(MANUAL_PAGE)]  # plain text, without bold
     said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert said.stderr == ""
     options = {name.rstrip("=") for name in Options().longOpt}

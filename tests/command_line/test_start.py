@@ -43,7 +43,8 @@ def port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
+        result: int = bound.getsockname()[1]
+        return result
 
 
 @pytest.mark.parametrize(

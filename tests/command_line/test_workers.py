@@ -347,7 +347,9 @@ def test_nonces(run: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     one, two = server.phones(1, 2)
     challenge = one.ask("INVITE").headers.get("WWW-Authenticate") or ""
-    nonce = re.search(r'nonce="([^"]+)"', challenge)[1]
+    found = re.search(r'nonce="([^"]+)"', challenge)
+    assert found is not None
+    nonce = found[1]
     answers = [
         two.ask("INVITE", headers=(("Authorization", credentials(nonce, password)),))
         for password in ("wrong", "secret")

@@ -121,7 +121,8 @@ def test_with_web(example: Callable[..., Any]) -> None:
 
     def page(data: bytes | None = None) -> str:
         with urlopen(f"http://127.0.0.1:{port}/", data, timeout=5) as answer:
-            return answer.read().decode()
+            result: str = answer.read().decode()
+            return result
 
     (answer,) = server.ask("INVITE", "sip:support@127.0.0.1")
     assert answer.startswith("SIP/2.0 480 Nobody Is on Duty\r\n")

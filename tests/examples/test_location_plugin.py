@@ -43,6 +43,8 @@ def broken(tmp_path: Path) -> str:
 def office_hours() -> Any:
     """The example's module."""
     spec = importlib.util.spec_from_file_location("office_hours", SOURCE / "office_hours.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

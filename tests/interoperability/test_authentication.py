@@ -74,7 +74,8 @@ def sender(host: str, port: int) -> Iterator[Sender]:
 
 def challenge_in(answer: str) -> str:
     assert answer.startswith("SIP/2.0 401 "), answer
-    (challenge,) = re.findall(r"WWW-Authenticate: (.*)\r\n", answer)
+    challenges: list[str] = re.findall(r"WWW-Authenticate: (.*)\r\n", answer)
+    (challenge,) = challenges
     return challenge
 
 

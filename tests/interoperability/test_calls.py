@@ -44,7 +44,8 @@ def call(run_client: Callable[..., Any], port: int, *arguments: str, transport: 
         "sipp", f"127.0.0.1:{port}", "-i", "127.0.0.1", "-s", "bob", "-nostdin", "-t", transport, *arguments
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    result: str = done.stdout
+    return result
 
 
 @pytest.mark.parametrize("transport", ["u1", "t1"])

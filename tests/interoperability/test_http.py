@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.any_reactor import reactor
 from tests.interoperability.test_redirected_call import call, times
 
 pytestmark = [pytest.mark.interoperability, pytest.mark.deadline(60)]

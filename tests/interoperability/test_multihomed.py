@@ -152,7 +152,8 @@ def start_server(network: Network, make_server: Callable[..., Any]) -> Callable[
         server = make_server(
             "--location", "memory:", "--no-registrar", listen=listen, command=network.server.command
         )  # fmt: skip
-        return server.port
+        result: int = server.port
+        return result
 
     return start
 
@@ -297,7 +298,7 @@ class Ringing:
         """Answer 486, and return why the transaction ended."""
         (_, invite, transaction), *_ = self.user.calls
         assert isinstance(invite, Request)
-        transaction.respond(invite.response(486))  # type: ignore[attr-defined]
+        transaction.respond(invite.response(486))
         while self.user.calls[-1][0] != "transaction_ended":
             await deferLater(reactor, 0.002)
         return self.user.calls[-1][2]

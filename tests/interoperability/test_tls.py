@@ -81,7 +81,8 @@ class SecureServer:
 
     def connect(self, *arguments: str) -> Client:
         """Start an `openssl s_client`."""
-        return self._start_client("openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", *arguments)
+        result: Client = self._start_client("openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", *arguments)
+        return result
 
 
 @pytest.fixture

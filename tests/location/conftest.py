@@ -82,7 +82,7 @@ def make_store(clock: Any, tmp_path: Any) -> Iterator[Any]:
 
     def make(kind: Any, **arguments: Any) -> Any:
         if kind == "memory":
-            store = MemoryBindingStore(clock, **arguments)
+            store: Any = MemoryBindingStore(clock, **arguments)
         else:
             store = SQLiteBindingStore(str(tmp_path / "bindings.sqlite"), clock, **arguments)
         store.privilegedStartService()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location.binding import Binding, Limits, Registration, apply, contact_value
 from twisted_sipuas.syntax.fields import Contact
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 
@@ -279,6 +280,7 @@ def test_contact_with_nul(contact: bytes) -> None:
     """A Contact with NUL as a quoted-pair (25.1) gets 400, as no response could list such a binding."""
     octets = make_request("REGISTER", headers=(("Contact", "CONTACT"),)).to_bytes()
     request = parse_message(octets.replace(b"CONTACT", contact))
+    assert isinstance(request, Request)
     with pytest.raises(SIPError, match="Malformed Contact"):
         Registration.from_request(request)
 
@@ -316,7 +318,8 @@ REGISTRATIONS = st.tuples(st.lists(CONTACTS, max_size=5), st.sampled_from("ij"),
 @given(st.lists(st.tuples(REGISTRATIONS, st.integers(0, 300)), max_size=6))
 def test_any_sequence(sequence: list[Any]) -> None:
     """After any requests no two bindings are equivalent, the last word on each contact holds, and no other changed."""
-    bindings, now = (), NOW
+    bindings: tuple[Binding, ...] = ()
+    now = NOW
     for (contacts, call_id, cseq), seconds in sequence:
         now += seconds
         change = registration(*contacts, call_id=call_id, cseq=cseq)

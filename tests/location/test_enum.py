@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import common, dns
 from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerError
 from twisted.names.server import DNSServerFactory
 from zope.interface.verify import verifyObject
 
+from tests.any_reactor import reactor
 from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location import location_service
@@ -239,7 +238,7 @@ def test_alias(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     stranger = dns.RRHeader(b"other.example", dns.NAPTR, ttl=60, payload=naptr(1, 1, "sip:evil@h"))
     alias = dns.RRHeader(DOMAIN, dns.CNAME, ttl=60, payload=dns.Record_CNAME(b"real.example", 60))
     record = dns.RRHeader(b"real.example", dns.NAPTR, ttl=60, payload=naptr(2, 1, "sip:good@h"))
-    zone._lookup = lambda *_: succeed(([stranger, alias, record], [], []))
+    zone._lookup = lambda *_: succeed(([stranger, alias, record], [], []))  # type: ignore[method-assign]
     assert targets(service, clock) == ["<sip:good@h>;q=1"]
 
 
@@ -358,7 +357,7 @@ def test_bounded_cache(service: Any, zone: Any, clock: Any) -> None:
 )
 def test_text(clock: Any, text: str, description: str) -> None:
     """`enum:SUFFIX` asks the system's name servers, `enum:SUFFIX@ADDRESS:PORT` those given."""
-    service = location_service(text, clock)
+    service: Any = location_service(text, clock)
     assert service.description == description
     assert isinstance(service.service, ENUMLocationService)
     assert service.lookup_timeout == 2.0
@@ -404,7 +403,7 @@ async def served(zone: Zone) -> AsyncIterator[Any]:
     factory = Server(clients=[zone])
     stream = reactor.listenTCP(0, factory, interface="127.0.0.1")
     port = stream.getHost().port
-    datagram = IReactorUDP(reactor).listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
+    datagram = reactor.listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
     try:
         yield port
     finally:
@@ -420,7 +419,7 @@ async def test_live(zone: Zone, how_many: int) -> None:
     """A real name server's records lead to the targets, by TCP where they are too long for a datagram."""
     zone.rows[DOMAIN] = [naptr(1, number, rf"!^\+44(.*)$!sip:\1@h{number}!") for number in range(how_many)]
     async with served(zone) as port:
-        service = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
+        service: Any = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
         found = await service.lookup(parse_uri(NUMBER), make_request())
         assert await service.lookup(parse_uri("tel:+1"), make_request()) is None
     assert [target.uri.text for target in found.targets[:2]] == ["sip:1632960083@h0", "sip:1632960083@h1"]
@@ -432,7 +431,7 @@ async def test_live_failure(zone: Zone) -> None:
     """A name server that answers SERVFAIL gives 503."""
     zone.rows[DOMAIN] = OSError("which is SERVFAIL to its clients")
     async with served(zone) as port:
-        service = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
+        service: Any = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
         with pytest.raises(UnavailableError) as raised:
             await service.lookup(parse_uri(NUMBER), make_request())
     assert raised.value.status == 503
@@ -441,8 +440,8 @@ async def test_live_failure(zone: Zone) -> None:
 @pytest_twisted.ensureDeferred
 async def test_live_silence() -> None:
     """A name server that says nothing costs the deadline, gives 504, and leaves no timer or socket."""
-    silent = IReactorUDP(reactor).listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
-    service = location_service(f"enum,timeout=0.1:e164.arpa@127.0.0.1:{silent.getHost().port}", reactor)
+    silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
+    service: Any = location_service(f"enum,timeout=0.1:e164.arpa@127.0.0.1:{silent.getHost().port}", reactor)
     with pytest.raises(UnavailableError) as raised:
         await service.lookup(parse_uri(NUMBER), make_request())
     assert raised.value.status == 504
@@ -457,5 +456,6 @@ async def test_live_second_server(zone: Zone) -> None:
         silent.bind(("127.0.0.1", 0))
         async with served(zone) as port:
             text = f"enum:e164.arpa@127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}"
-            found = await location_service(text, reactor).lookup(parse_uri(NUMBER), make_request())
+            service: Any = location_service(text, reactor)
+            found = await service.lookup(parse_uri(NUMBER), make_request())
     assert [target.uri.text for target in found.targets] == ["sip:good@h"]

@@ -85,6 +85,7 @@ def test_as_python(pieces: list[Any], number: str) -> None:
     groups = Expression(text).match(number)
     assert (groups is None) == (found is None)
     if found is not None:
+        assert groups is not None
         assert groups[: 1 + len(found.groups())] == [found[0], *(group or "" for group in found.groups())]
 
 

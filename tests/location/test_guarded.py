@@ -48,7 +48,7 @@ class Service_(Service):
         self.waiting: list[Any] = []
         self.heard: list[Any] = []
         self.counters = {"own": 7}
-        self.canceller = None
+        self.canceller: Any = None
 
     def lookup(self, request_uri: Any, request: Any) -> Any:
         self.asked += 1
@@ -384,7 +384,7 @@ def test_what_is_long_is_not_kept(user: str, answer: Redirection | SIPError | No
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_own_registration_is_seen(clock: Any, is_slow: bool) -> None:
     """A change of an address-of-record made by us counts at once, by whatever Request-URI it is asked for."""
-    store = guarded(Slow(clock) if is_slow else MemoryBindingStore(clock), clock, cache=60)
+    store: Any = guarded(Slow(clock) if is_slow else MemoryBindingStore(clock), clock, cache=60)
     uris = [parse_uri(text) for text in ("sip:bob@h", "sips:bob@h", "sip:%62ob@H;x=y", "sip:eve@h")]
     assert [store.lookup(uri, make_request()) for uri in uris] == [None] * 4
     assert store.counters["cached"] == 4
@@ -425,7 +425,7 @@ def test_started_and_stopped_with_it() -> None:
 @pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
 def test_guarded_store(clock: Any, check: Callable[..., Any]) -> None:
     """A store that is guarded is one still."""
-    store = guarded(MemoryBindingStore(clock), clock)
+    store: Any = guarded(MemoryBindingStore(clock), clock)
     assert isinstance(store, GuardedBindingStore)
     clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
 
@@ -443,7 +443,7 @@ class Stuck(MemoryBindingStore):
 def test_store_deadline() -> None:
     """Reading bindings has the deadline; changing them has none, for nobody could say that it was not done."""
     clock = Clock()
-    store = guarded(Stuck(clock), clock, lookup_timeout=1)
+    store: Any = guarded(Stuck(clock), clock, lookup_timeout=1)
     reading: list[Any] = []
     writing: list[Any] = []
     store.bindings("sip:b@h").addErrback(lambda failure: reading.append(failure.value.status))
@@ -459,4 +459,5 @@ def test_from_text(clock: Any) -> None:
     store = location_service("memory,timeout=0.5,cache=30:", clock)
     assert isinstance(store, GuardedBindingStore)
     assert (store.lookup_timeout, store.cache) == (0.5, 30)
-    assert location_service("memory,cache=30:", clock, lookup_timeout=7).lookup_timeout == 7
+    service: Any = location_service("memory,cache=30:", clock, lookup_timeout=7)
+    assert service.lookup_timeout == 7

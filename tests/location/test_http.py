@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor, ssl
+from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel
@@ -22,6 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
+from tests.any_reactor import reactor
 from tests.interoperability.test_tls import write_certificate
 from tests.log_observers import log_observer
 from twisted_sipuas.errors import SIPError, UnavailableError
@@ -73,7 +74,7 @@ class Channel(HTTPChannel):
         self.factory.open.append(self)
         super().connectionMade()
 
-    def connectionLost(self, reason: Any) -> Any:
+    def connectionLost(self, reason: Any = connectionDone) -> None:
         self.factory.open.remove(self)
         super().connectionLost(reason)
 
@@ -99,12 +100,12 @@ async def asked(
 
     In the end the service is stopped, and has closed its connections.
     """
-    site = Site(router)
+    site: Any = Site(router)
     site.noisy = False
     site.made, site.open = [], []
     site.protocol = Channel
     async with listening(site, context, **options) as port:
-        service = location_service(text.format(port=port), reactor)
+        service: Any = location_service(text.format(port=port), reactor)
         service.startService()
         try:
             yield service, site
@@ -338,6 +339,9 @@ async def test_cancelled_by_who_asks(router: Router) -> None:
 class Closing(Protocol):
     """Closes each connection that a question comes on, but the last of them answers."""
 
+    transport: Any
+    factory: Any
+
     def dataReceived(self, data: bytes) -> None:
         self.factory.questions += 1
         if self.factory.questions > self.factory.closes:
@@ -350,10 +354,10 @@ class Closing(Protocol):
 @pytest_twisted.ensureDeferred
 async def test_connection_that_was_being_closed(closes: Any, status: int | None) -> None:
     """A question that a closing connection swallowed is asked once more, and then not again."""
-    factory = Factory.forProtocol(Closing)
+    factory: Any = Factory.forProtocol(Closing)
     factory.noisy, factory.questions, factory.closes = False, 0, closes
     async with listening(factory) as port:
-        service = location_service(f"http:http://127.0.0.1:{port}/", reactor)
+        service: Any = location_service(f"http:http://127.0.0.1:{port}/", reactor)
         if status is None:
             assert await lookup(service) is None
         else:
@@ -366,6 +370,7 @@ async def test_connection_that_was_being_closed(closes: Any, status: int | None)
 class Talking(Protocol):
     """Says *text* to whatever comes, and hangs up."""
 
+    transport: Any
     text = b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -388,7 +393,7 @@ async def test_strange_server(text: bytes, status: int | None) -> None:
     factory = Factory.forProtocol(type("Said", (Talking,), {"text": text}))
     factory.noisy = False
     async with listening(factory) as port:
-        service = location_service(f"http:http://127.0.0.1:{port}/", reactor)
+        service: Any = location_service(f"http:http://127.0.0.1:{port}/", reactor)
         if status is None:
             assert await lookup(service) is None
         else:

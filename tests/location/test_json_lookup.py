@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location import Redirection
 from twisted_sipuas.location.json_lookup import answer, question
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
@@ -49,6 +50,7 @@ def test_question() -> None:
 def test_question_of_other_uris(uri: str, user: str | None, host: str | None) -> None:
     """A Request-URI without a user part or host has null for it; a tel URI has its number."""
     request = make_request(uri=uri)
+    assert isinstance(request, Request)
     asked = question(request.uri, request)
     assert (asked["request_uri"], asked["user"], asked["host"]) == (uri, user, host)
 
@@ -57,6 +59,7 @@ def test_question_of_a_strange_request() -> None:
     """Octets that are no UTF-8, and header fields that are malformed, leave the question one that JSON can say."""
     octets = make_request(headers=(("Subject", "?"),)).to_bytes().replace(b"Subject: ?", b"Subject: \xff\xe4")
     request = parse_message(octets.replace(b"From: Alice", b'From: "Ali"ce').replace(b"sip:bob@", b"sip:b\xff@"))
+    assert isinstance(request, Request)
     asked = question(request.uri, request, ["Subject"])
     assert asked["from"] is None
     assert asked["user"] == "b\ufffd"
@@ -95,6 +98,7 @@ def test_not_known(text: str) -> None:
 def test_targets(value: dict[str, Any], targets: Any) -> None:
     """Targets are the Contacts that they say."""
     found = answer(json.dumps(value).encode())
+    assert found is not None
     assert [str(target) for target in found.targets] == targets
     assert found.status is None
 
@@ -103,6 +107,7 @@ def test_status_and_headers() -> None:
     """A redirection may have a status and header fields, each once or in several rows."""
     value = {"targets": ["sip:a@h"], "status": 301, "headers": {"Reason": "SIP;cause=302", "Warning": ["1", "2"]}}
     found = answer(json.dumps(value).encode())
+    assert found is not None
     assert found.status == 301
     assert found.headers == (("Reason", "SIP;cause=302"), ("Warning", "1"), ("Warning", "2"))
 

@@ -42,7 +42,8 @@ def test_sqlite(clock: Any, path: str) -> None:
 def test_rest_from_a_file(clock: Any, tmp_path: Any, end: bytes) -> None:
     """`@FILE` is what is in that file without its last line end, and octet for octet otherwise."""
     (tmp_path / "rest").write_bytes(b"\n b\xff.sqlite " + end)
-    assert location_service(f"sqlite:@{tmp_path}/rest", clock).path == "\n b\udcff.sqlite "
+    service: Any = location_service(f"sqlite:@{tmp_path}/rest", clock)
+    assert service.path == "\n b\udcff.sqlite "
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ class NoService:
 
 
 @implementer(ILocationService)
-class Undescribed:
+class Undescribed:  # type: ignore[misc]  # what is wrong with it
     """A location service without a description."""
 
     def lookup(self, request_uri: Any, request: Request) -> Any:
@@ -170,7 +171,7 @@ class Misdescribed(Undescribed):
 
 
 @implementer(ILocationService)
-class Useless:
+class Useless:  # type: ignore[misc]  # what is wrong with it
     """One that cannot look anything up."""
 
     description = "useless"
@@ -207,7 +208,7 @@ def test_plugin_without_a_kind(monkeypatch: pytest.MonkeyPatch, clock: Any) -> N
     """A plugin without a kind, or help, is left out and told of once; the others can be used."""
     nameless, helpless = Plugin("", None), Plugin("helpless", None)
     del nameless.kind
-    helpless.help = None
+    vars(helpless)["help"] = None
     logged = []
     monkeypatch.setattr(kinds._log, "emit", lambda *arguments, **parts: logged.append(parts["plugin"]))
     plugins(monkeypatch, nameless, helpless, Plugin("others", lambda *_: MemoryBindingStore(clock)))

@@ -680,7 +680,8 @@ def test_cancelled_while_it_waits(
     held = lock()
     done = store.replace(BOB, version, ())
     waiting()
-    read, addresses = PostgresBindingTable.read, []
+    read = PostgresBindingTable.read
+    addresses: Any = []
     monkeypatch.setattr(
         PostgresBindingTable,
         "read",
@@ -875,7 +876,7 @@ def test_password_of_many_kinds(clock: Any, server: Any, schema: str) -> None:
         server.dsn(schema),
         f"postgresql://postgres:{quoted}@127.0.0.1:{server.port}/postgres?options=-csearch_path%3D{schema}",
     ):
-        store = location_service(f"postgres:{dsn}", clock)
+        store: Any = location_service(f"postgres:{dsn}", clock)
         store.startService()
         assert clock.result(look_up(store)) is None
         clock.result(store.stopService())

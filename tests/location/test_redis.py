@@ -71,9 +71,9 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Start a store on a Redis, by the text given or by the port; one prefix for a test. All are stopped in the end."""
     stores = []
 
-    def start(where: Any, **options: str) -> RedisBindingStore:
+    def start(where: Any, **options: str) -> Any:
         argument = where if isinstance(where, str) else f"127.0.0.1:{where.port}"
-        store = make(argument, {"prefix": request.node.name, **options}, reactor())
+        store: Any = make(argument, {"prefix": request.node.name, **options}, reactor())
         store.startService()
         stores.append(store)
         return store
@@ -149,7 +149,7 @@ async def refusal(waiting: Callable[..., Any]) -> Any:
 def case(request: pytest.FixtureRequest, shared_redis: Any) -> Iterator[BindingStoreCase]:
     """A store as it is, and as ``--location`` makes it."""
     text = f"127.0.0.1:{shared_redis.port}"
-    store = make(text, {}, reactor()) if request.param == "bare" else location_service(f"redis:{text}", reactor())
+    store: Any = make(text, {}, reactor()) if request.param == "bare" else location_service(f"redis:{text}", reactor())
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(is_up(store)))
     yield BindingStoreCase(store, reactor(), pause)
@@ -227,7 +227,7 @@ async def test_prefixes_are_apart(make_store: Callable[..., Any], shared_redis: 
 @pytest_twisted.ensureDeferred
 async def test_expiry_is_of_redis(make_store: Callable[..., Any], shared_redis: Any, request: Any) -> None:
     """Redis itself forgets an address-of-record when its last binding is over, and what was removed is gone at once."""
-    store = make_store(shared_redis)
+    store: Any = make_store(shared_redis)
     await is_up(store)
     await put(store, BOB, binding(left=100), binding("tel:+1", left=300), binding("tel:+2", left=200))
     key = f"{request.node.name}:{BOB}"
@@ -469,7 +469,7 @@ async def test_start_is_waited_for(make_redis: Callable[..., Any], make_store: C
 async def test_killed(make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]) -> None:
     """When Redis dies what is in flight fails at once with 503, what comes then too, and nothing stored is lost."""
     redis = make_redis()
-    store = make_store(redis)
+    store: Any = make_store(redis)
     await is_up(store)
     assert await put(store, BOB, binding()) is True
     redis.freeze()

@@ -101,7 +101,7 @@ def test_idle_connection_is_asked() -> None:
 def test_deadline_is_of_the_first_in_flight() -> None:
     """However many commands follow, what is not answered in time ends the connection, and all of them fail."""
     case = Case()
-    waiting = []
+    waiting: list[Any] = []
     for _ in range(6):
         waiting.append(outcome(case.connection.get(b"a")))
         case.pass_time(0.5)
@@ -144,8 +144,17 @@ def test_stop_while_connecting(seconds: float) -> None:
             return Deferred(lambda waiting: waiting.errback(ConnectingCancelledError(None)))
 
     clock = Clock()
+    endpoint: Any = Endpoint()
+    no_setup: Any = None
     connections = RedisConnections(
-        Endpoint(), None, clock, size=2, max_pending=9, connect_timeout=3.0, command_timeout=3.0, description="redis:x"
+        endpoint,
+        no_setup,
+        clock,
+        size=2,
+        max_pending=9,
+        connect_timeout=3.0,
+        command_timeout=3.0,
+        description="redis:x",
     )
     connections.start()
     clock.advance(seconds)
@@ -175,7 +184,7 @@ def logged() -> Iterator[list[Any]]:
 @pytest.fixture
 def make_store() -> Iterator[Callable[..., Any]]:
     """Start a store by its text and options; all are stopped in the end."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     stores = []
 
@@ -191,7 +200,7 @@ def make_store() -> Iterator[Callable[..., Any]]:
 
 async def until(condition: Callable[..., Any]) -> None:
     """Wait until *condition* holds."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     while not condition():
         await deferLater(reactor, 0.01)
@@ -200,9 +209,11 @@ async def until(condition: Callable[..., Any]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_another_server(make_store: Any, logged: list[str]) -> None:
     """A server that is no Redis is told as that, once however often it is tried."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     class Http(Protocol):
+        transport: Any
+
         def dataReceived(self, data: bytes) -> None:
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
@@ -256,7 +267,7 @@ def secure_redis(tmp_path: Path) -> Iterator[Any]:
     """A Redis whose certificate is ``redis.pem``; ``tls_port`` is where it speaks TLS."""
     key, certificate = write_certificate(tmp_path, "redis")
     write_certificate(tmp_path, "another")
-    redis = RedisProcess(tmp_path / "redis")
+    redis: Any = RedisProcess(tmp_path / "redis")
     redis.tls_port = free_port(redis.port)
     redis.arguments += [
         "--tls-port", str(redis.tls_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
@@ -122,9 +123,9 @@ def test_location(tmp_path: Path) -> None:
     """A location of this kind is described without secrets, also where they come from a file; it opens nothing yet."""
     (tmp_path / "secret").write_text("redis://u:secret@redis.example/1\n")
     reactor = MemoryReactorClock()
-    store = location_service(f"redis,pool=3,prefix=a:@{tmp_path}/secret", reactor)
+    store: Any = location_service(f"redis,pool=3,prefix=a:@{tmp_path}/secret", reactor)
     assert store.description == "redis:redis.example/1"
     assert store.counters["connections"] == 0
-    assert reactor.tcpClients == reactor.getDelayedCalls() == []
+    assert (reactor.tcpClients, reactor.getDelayedCalls()) == ([], [])
     (kind,) = [kind for kind in location_kinds() if kind.kind == "redis"]
     assert all(f"{option}=" in kind.help for option in ("db", "prefix", "pool", "ca"))

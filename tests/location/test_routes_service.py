@@ -152,7 +152,7 @@ def test_file_that_is_written_while_it_is_read(
     read = service._read
 
     def slow_read(path: Path) -> Any:
-        look = read(path)
+        look = read(str(path))
         write(ROUTE.format("c"))
         monkeypatch.undo()
         return look

@@ -114,6 +114,7 @@ def test_kill(path: Any) -> None:
     watchdog.daemon = True
     watchdog.start()
     with child:
+        assert child.stdout is not None
         answered = [int(child.stdout.readline()) for _ in range(300)]
         child.send_signal(signal.SIGKILL)
         answered += [int(line) for line in child.stdout if line.endswith("\n")]
@@ -141,7 +142,7 @@ def test_stop_writes_what_was_taken(make_store: Any, clock: Any, binding: Any) -
 
 def test_groups(store: Any, clock: Any, binding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes while a transaction is committed shares the next one."""
-    groups = []
+    groups: Any = []
     write = BindingDatabase.write
     monkeypatch.setattr(
         BindingDatabase, "write", lambda self, changes: (groups.append(len(changes)), write(self, changes))

@@ -197,7 +197,7 @@ def test_any_sequence(steps: Any) -> None:
     clock.rightNow = 1000.0
     store = MemoryBindingStore(clock)
     store.startService()
-    last = {BOB: (), OTHER: ()}
+    last: dict[Any, Any] = {BOB: (), OTHER: ()}
     for address, lefts, seconds, is_stale in steps:
         _, version = store.bindings(address)
         bindings = tuple(Binding(f"tel:+{left}", clock.seconds() + left, "call", 1) for left in lefts)

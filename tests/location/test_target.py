@@ -8,7 +8,7 @@ import pytest
 
 from twisted_sipuas.location import Redirection, Target
 from twisted_sipuas.syntax.fields import Contact
-from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.syntax.uri import URI, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,8 @@ def test_target_refuses(arguments: Any) -> None:
 
 def test_redirection_converts() -> None:
     """A redirection takes targets, URIs and text, in any iterable, and keeps their order."""
-    redirection = Redirection(iter([Target("sip:a@h", q=0.1), parse_uri("sip:b@h"), "tel:+1"]))
+    targets: list[Target | URI | str] = [Target("sip:a@h", q=0.1), parse_uri("sip:b@h"), "tel:+1"]
+    redirection = Redirection(iter(targets))
     assert [str(target) for target in redirection.targets] == ["<sip:a@h>;q=0.1", "<sip:b@h>", "<tel:+1>"]
     assert redirection.status is None
     assert Redirection(["sip:a@h"], 301, [("Retry-After", "5")]) == Redirection(
@@ -94,8 +95,8 @@ def test_values_are_immutable() -> None:
     target = Target("sip:a@h")
     redirection = Redirection([target])
     with pytest.raises(AttributeError):
-        target.q = 1.0
+        target.q = 1.0  # type: ignore[misc]  # what is tested
     with pytest.raises(AttributeError):
-        redirection.status = 301
+        redirection.status = 301  # type: ignore[misc]  # what is tested
     assert target == Target("sip:a@h")
     assert hash(target) == hash(Target("sip:a@h"))

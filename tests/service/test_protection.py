@@ -42,7 +42,7 @@ class Server:
     def __init__(self, user: Any = None, **options: Any) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.user = RecordingTransactionUser(ok) if user is None else user
+        self.user: Any = RecordingTransactionUser(ok) if user is None else user
         self.service = SIPService(self.clock, self.user, **options)
         self.number = 0
 
@@ -53,8 +53,9 @@ class Server:
         flow = flow or RecordingFlow(remote_address=(source, 5060))
         before = len(flow.sent)
         self.service.message_received(make_request(method, **fields), flow)
-        self.last: Any = parse_message(flow.sent[-1][0]) if len(flow.sent) > before else None
-        return None if self.last is None else self.last.status
+        last: Any = parse_message(flow.sent[-1][0]) if len(flow.sent) > before else None
+        self.last = last
+        return None if last is None else int(last.status)
 
     def statuses(self, number: int, *arguments: Any, **fields: Any) -> set[int | None]:
         return {self.send(*arguments, **fields) for _ in range(number)}

@@ -6,22 +6,21 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
-from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
+from tests.any_reactor import reactor
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address, IRequestSender
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.framing import KEEP_ALIVE, StreamFramer
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
-from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.syntax.uri import SIPURI, parse_uri
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.admission import Protection
 
@@ -36,6 +35,12 @@ def bye(body: bytes = b"") -> Any:
         ("CSeq", "7 BYE"),
     ]
     return Request("BYE", "sip:alice@192.0.2.1", rows, body)
+
+
+def request_in(octets: bytes) -> Request:
+    request = parse_message(octets)
+    assert isinstance(request, Request)
+    return request
 
 
 class World:
@@ -53,12 +58,12 @@ class World:
     def send(self, next_hop: Any = "sip:alice@192.0.2.1:40000", is_proven: Any = False, body: Any = b"") -> Any:
         """Send a BYE; returns the octets, if they went out."""
         before = len(self.flow.sent)
-        self.service.send_request(bye(body), parse_uri(next_hop), self.flow, is_proven).addBoth(self.results.append)
+        self.service.send_request(bye(body), SIPURI(next_hop), self.flow, is_proven).addBoth(self.results.append)
         return self.flow.sent[-1][0] if len(self.flow.sent) > before else None
 
     def answer(self, octets: Any, status: Any = 200) -> None:
         """The peer answers what was sent."""
-        response = parse_message(parse_message(octets).response(status).to_bytes("a"))
+        response = parse_message(request_in(octets).response(status).to_bytes("a"))
         self.service.message_received(response, self.flow)
 
     def stop(self) -> None:
@@ -102,7 +107,7 @@ def test_stray_response() -> None:
 )
 def test_sent_by(transport: Any, advertised: Any, sent_by: Any) -> None:
     """The sent-by of the Via is the advertised address of the flow, always with its port (18.1.1)."""
-    flow = RecordingFlow(transport, ("192.0.2.1", 40000))
+    flow: Any = RecordingFlow(transport, ("192.0.2.1", 40000))
     flow.advertised_address = Address(*advertised)
     flow.towards = lambda address: flow
     world = World(flow=flow)
@@ -116,7 +121,7 @@ def test_request_lost() -> None:
     """An ICMP error for a request fails it; one for a response is none of its business (18.4)."""
     world = World()
     octets = world.send()
-    response = parse_message(octets).response(200).to_bytes("a")
+    response = request_in(octets).response(200).to_bytes("a")
     world.service.sending_failed(response[:200], world.flow)
     assert world.results == []
     world.service.sending_failed(octets[:200], world.flow)
@@ -147,7 +152,7 @@ def test_no_response() -> None:
 def test_sender_is_handed_on() -> None:
     """A transaction user that wants to send requests is given the service."""
     given: list[Any] = []
-    user = RecordingTransactionUser()
+    user: Any = RecordingTransactionUser()
     user.use_sender = given.append
     service = SIPService(Clock(), user)
     assert given == [service]
@@ -172,8 +177,8 @@ class Calls(RecordingTransactionUser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ended = None
-        self.world = None
+        self.ended: Deferred[Any] | None = None
+        self.world: Any = None
 
     def end_calls(self) -> Any:
         self.world.send()
@@ -241,7 +246,8 @@ def test_end_calls_fails(logged_failures: list[LogEvent], is_late: Any) -> None:
     """A transaction user that fails to end its calls is logged, and the service stops all the same."""
     world, user = Calls.in_world()
     failure = RuntimeError("no such call")
-    user.end_calls = lambda: fail(failure) if is_late else {}[failure]
+    no_calls: dict[Any, Any] = {}
+    user.end_calls = lambda: fail(failure) if is_late else no_calls[failure]
     world.stop()
     assert world.stopped == [None]
     assert [event["log_failure"].value.args[0] for event in logged_failures] in ([failure], ["no such call"])
@@ -279,6 +285,8 @@ def test_send_while_stopped() -> None:
 class Peer(DatagramProtocol):
     """A UDP peer; `requests` has what it received."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self.requests: Any = DeferredQueue()
 
@@ -291,6 +299,8 @@ class Peer(DatagramProtocol):
 
 class StreamPeer(Protocol):
     """A TCP peer; its factory's `requests` has what it received."""
+
+    transport: Any
 
     def __init__(self, requests: Any) -> None:
         self.requests = requests
@@ -341,7 +351,7 @@ async def test_by_udp() -> None:
     """By UDP the request leaves from the port that the peer sent to (18.1.1; RFC 3581, 4)."""
     async with Serving() as serving:
         peer = Peer()
-        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
+        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
         peer.transport.write(OPTIONS.to_bytes(), ("127.0.0.1", serving.port))
         flow = await serving.flows.get()
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{port.getHost().port}")
@@ -359,7 +369,7 @@ async def test_by_a_new_connection(transport: Any, size: int) -> None:
     async with Serving() as serving:
         peers, peer = StreamPeers(), Peer()
         listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(peers)
-        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
+        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
         peer.transport.write(OPTIONS.to_bytes(), ("127.0.0.1", serving.port))
         flow = await serving.flows.get()
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{listening.getHost().port};transport={transport}")
@@ -394,7 +404,7 @@ async def test_by_udp_after_a_connection(listen: Any) -> None:
     """
     async with Serving(listen) as serving:
         peer = Peer()
-        port = IReactorUDP(reactor).listenUDP(0, peer, interface="127.0.0.1")
+        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
         flow = RecordingFlow("TCP", ("127.0.0.1", 1), ("127.0.0.1", serving.port))
         flow.closed = True
         next_hop = parse_uri(f"sip:alice@127.0.0.1:{port.getHost().port}")

@@ -33,6 +33,7 @@ class Greeter(UserAgentServer):
 
     async def handle_INVITE(self, request: Request, transaction: Any) -> None:
         transaction.respond(request.response(180))
+        assert self.clock is not None
         await deferLater(self.clock, 2)
         raise SIPError(486)
 

@@ -23,6 +23,7 @@ class Server(UserAgentServer):
         self.dialogs: list[Any] = []
 
     def handle_MESSAGE(self, request: Any, transaction: Any) -> Any:
+        assert self.clock is not None
         self.seen.append((self.clock.seconds(), request.body))
         return request.response(200)
 
@@ -280,7 +281,7 @@ def test_options_of_the_service() -> None:
     server = network.serve(Server(), advertise="sip.example.com:5070", server_header="mine")
     for transport in ("UDP", "TCP"):
         response = network.client(server, transport=transport).send("INVITE").response
-        assert response.headers.get("Contact").startswith("<sip:bob@sip.example.com:5070")
+        assert str(response.headers.get("Contact")).startswith("<sip:bob@sip.example.com:5070")
         assert response.headers.get("Server") == "mine"
     assert server.service.counters["connections"] == 1
 

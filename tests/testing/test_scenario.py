@@ -19,7 +19,7 @@ class Phone(UserAgentServer):
     def __init__(self) -> None:
         super().__init__()
         self.answered: Deferred[Any] = Deferred()
-        self.dialog = None
+        self.dialog: Any = None
 
     def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(200, headers=[("X", "1"), ("X", "2")])

@@ -76,7 +76,9 @@ class Client:
     def ask(self, method: str, **fields: Any) -> Any:
         """Send a request, and return the status of the next response."""
         self.send(method, **fields)
-        return self.receive().status
+        response = self.receive()
+        assert isinstance(response, Response)
+        return response.status
 
 
 def use(act: Any, *steps: Any, **options: Any) -> None:

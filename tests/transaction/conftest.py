@@ -36,7 +36,7 @@ class Stack:
         self.flow = RecordingFlow(transport)
         self.user = RecordingTransactionUser(answer) if user is None else user
         self.layer = (StatelessLayer if is_stateless else TransactionLayer)(self.user, self.clock, **options)
-        self.request = None
+        self.request: Any = None
         self._sent = self._told = 0
 
     def receive(self, method: str = "INVITE", **fields: Any) -> Any:

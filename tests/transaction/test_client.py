@@ -252,7 +252,8 @@ def test_branches_differ() -> None:
     client = Client()
     for _ in range(99):
         client.send()
-    assert len({parse_message(data).via.branch for data, _ in client.flow.sent}) == 100
+    requests: list[Any] = [parse_message(data) for data, _ in client.flow.sent]
+    assert len({request.via.branch for request in requests}) == 100
     client.transactions.stop()
 
 

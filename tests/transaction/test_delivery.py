@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from twisted_sipuas.syntax.message import Response
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transaction.server import State
@@ -48,7 +49,9 @@ class Delivery:
 
     def __call__(self, octets: Any, route: Any) -> Any:
         self.octets.append(octets)
-        self.asked.append((parse_message(octets).status, route))
+        response = parse_message(octets)
+        assert isinstance(response, Response)
+        self.asked.append((response.status, route))
         return self.answer
 
 

@@ -90,7 +90,8 @@ def test_cookie_ack_of_another_transaction(new_stack: Any, other: Any) -> None:
 
     stack.receive("ACK", **WITH_COOKIE)
     assert stack.told() == []
-    assert stack.transaction.state is State.CONFIRMED
+    state: State = stack.transaction.state
+    assert state is State.CONFIRMED
 
 
 @pytest.mark.requirement("18.2.1-8")
@@ -195,7 +196,8 @@ def test_2543_ack(new_stack: Any, to: Any) -> None:
     stack.receive("ACK", **{**WITHOUT_COOKIE, "to": stack.last.headers.get("To")})
 
     assert stack.told() == ["request"]
-    assert stack.transaction.state is State.CONFIRMED
+    state: State = stack.transaction.state
+    assert state is State.CONFIRMED
 
 
 @pytest.mark.requirement("17.2.3-4")

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from twisted_sipuas import MemoryBindingStore, Redirection, RedirectServer, Registrar, Target, UserAgentServer
+from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
@@ -16,7 +18,7 @@ from twisted_sipuas.testing import RecordingFlow, make_request
 class Server(UserAgentServer):
     """Answers as *statuses* says, by method; None: not yet."""
 
-    statuses = {"INVITE": 486, "MESSAGE": 202}
+    statuses: Any = {"INVITE": 486, "MESSAGE": 202}
 
     def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         return transaction.when_cancelled() if self.statuses is None else request.response(486)
@@ -170,6 +172,7 @@ def test_registrar_refuses_a_merged_register(new_stack: Any) -> None:
 def test_redirect_server_redirects_each_branch(new_stack: Any) -> None:
     """A redirect server redirects every branch of a forked request: each may have another Request-URI (8.3)."""
 
+    @implementer(ILocationService)
     class Locations:
         description = "one"
 

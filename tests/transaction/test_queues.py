@@ -97,7 +97,7 @@ def test_stopping_twice_does_no_harm(clock: Clock, log: Any) -> None:
 def test_again_from_within(clock: Clock, log: Any) -> None:
     """An entry may go into the same queue again as it times out, and waits as long as before."""
     queue: Any = TimerQueue(clock, 2)
-    entry = Entry("again", clock, log, lambda: queue.append(entry) if len(log) < 3 else None)
+    entry: Entry = Entry("again", clock, log, lambda: queue.append(entry) if len(log) < 3 else None)
     queue.append(entry)
     clock.pump([0.5] * 20)
 
@@ -108,7 +108,7 @@ def test_again_from_within(clock: Clock, log: Any) -> None:
 def test_removal_from_within(clock: Any, log: Any) -> None:
     """An entry that times out may stop others from it, all of them too."""
     queue: Any = TimerQueue(clock, 2)
-    others = [Entry(number, clock, log) for number in range(3)]
+    others: list[Any] = [Entry(number, clock, log) for number in range(3)]
     queue.append(Entry("first", clock, log, lambda: [other.stop_waiting() for other in others]))
     for other in others:
         queue.append(other)

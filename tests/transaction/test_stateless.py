@@ -14,9 +14,9 @@ from tests.transaction.answers import answering, challenge, to_tag
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, SIPError, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IServerTransaction
-from twisted_sipuas.syntax.message import Request
+from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.parsing import parse_message
-from twisted_sipuas.testing import RecordingTransactionUser, make_request
+from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.layer import TransactionLayer
 from twisted_sipuas.transaction.stateless import StatelessLayer
 
@@ -126,12 +126,12 @@ def test_cancel_is_ignored(new_stack: Any) -> None:
 @pytest.mark.requirement("8.2.7-2")
 def test_registrar_is_ruled_out(new_stack: Any) -> None:
     """What a retransmission is not the same to again cannot be stateless, and it is said at once (8.2.7)."""
-    registrar = Registrar(MemoryBindingStore(None))
+    registrar = Registrar(MemoryBindingStore(Clock()))
     for user in (registrar, RedirectServer([], registrar=registrar)):
         with pytest.raises(ValueError, match="cannot be stateless"):
-            StatelessLayer(user, None)
-    for user in (RedirectServer([]), UserAgentServer(), RecordingTransactionUser()):
-        StatelessLayer(user, None)
+            StatelessLayer(user, Clock())
+    for allowed in (RedirectServer([]), UserAgentServer(), RecordingTransactionUser()):
+        StatelessLayer(allowed, Clock())
 
 
 @pytest.mark.requirement("8.2.7-9")
@@ -145,7 +145,7 @@ def test_same_answers_as_with_transactions(new_stack: Any) -> None:
         async def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             raise SIPError(403)
 
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"method": "INVITE"},
         {"method": "INVITE", "headers": (("Require", "nosuch"),)},
         {"method": "MESSAGE"},
@@ -183,8 +183,9 @@ def test_challenge_by_a_stateful_server_is_stateless(new_stack: Any, method: str
 def test_interface() -> None:
     """Its transactions have all that `IServerTransaction` names (8.2.7)."""
     user = RecordingTransactionUser()
-    layer = StatelessLayer(user, None)
-    layer.request_received(make_request(), None, None)
+    layer = StatelessLayer(user, Clock())
+    flow = RecordingFlow()
+    layer.request_received(make_request(), flow, flow)
 
     verifyObject(IServerTransaction, user.calls[0][2])
 
@@ -211,7 +212,7 @@ def test_shared_key(new_stack: Any) -> None:
 def test_key_of_another_length(length: Any) -> None:
     """A key that is too short to be secret, or longer than the hash takes, is its giver's error."""
     with pytest.raises(ValueError, match="octets"):
-        StatelessLayer(RecordingTransactionUser(), None, key=bytes(length))
+        StatelessLayer(RecordingTransactionUser(), Clock(), key=bytes(length))
 
 
 # Handlers that take their time
@@ -346,7 +347,9 @@ def test_failure_to_send(new_stack: Any, redelivered: Any) -> None:
     stack.receive("INVITE")
 
     ((octets, route),) = tried
-    assert (parse_message(octets).status, route) == (486, stack.flow)
+    response = parse_message(octets)
+    assert isinstance(response, Response)
+    assert (response.status, route) == (486, stack.flow)
     assert stack.told() == ["request", "ended: answered" if redelivered else "ended: transport failed"]
     assert stack.layer.counters["send_failures"] == (0 if redelivered else 1)
 

@@ -32,7 +32,7 @@ OPERATIONS = st.lists(
 @given(OPERATIONS)
 def test_as_a_dictionary(operations: Any) -> None:
     """In any order of additions and removals it holds what a dictionary by key and method would."""
-    table = TransactionTable()
+    table: TransactionTable[Any] = TransactionTable()
     model: dict[Any, Any] = {}
     for number, (operation, key, method) in enumerate(operations):
         if operation == "add" and (key, method) not in model:

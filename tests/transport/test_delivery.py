@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
@@ -20,6 +18,7 @@ from twisted.names import common, dns
 from twisted.names.error import DNSNameError
 from twisted.names.server import DNSServerFactory
 
+from tests.any_reactor import reactor
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transport.delivery import ResponseDelivery
@@ -849,19 +848,18 @@ async def test_live_datagram() -> None:
             arrived.callback(data)
 
     zone = Zone(ua=["127.0.0.1"])
-    name_server = IReactorUDP(reactor).listenUDP(
-        0, dns.DNSDatagramProtocol(DNSServerFactory(clients=[zone])), interface="127.0.0.1"
-    )
+    name_server = reactor.listenUDP(0, dns.DNSDatagramProtocol(DNSServerFactory(clients=[zone])), interface="127.0.0.1")
     servers = [("127.0.0.1", name_server.getHost().port)]
-    protocol = SIPDatagramProtocol(None)
-    ours = IReactorUDP(reactor).listenUDP(0, protocol, interface="127.0.0.1")
-    peer = IReactorUDP(reactor).listenUDP(0, Peer(), interface="127.0.0.1")
+    no_receiver: Any = None
+    protocol = SIPDatagramProtocol(no_receiver)
+    ours = reactor.listenUDP(0, protocol, interface="127.0.0.1")
+    peer = reactor.listenUDP(0, Peer(), interface="127.0.0.1")
     delivery = ResponseDelivery(
         reactor,
         lambda *_: fail(ConnectionRefusedError()),
         is_trusted=lambda host: host == "127.0.0.1",
         resolver=lambda: NameServerResolver(reactor, lambda: servers),
-        failed=arrived.errback,
+        failed=lambda octets: arrived.errback(AssertionError(octets)),
     )
     unreachable = DatagramFlow(protocol, ("127.0.0.1", 9))
     octets = response(unreachable, f"ua.example.com:{peer.getHost().port};rport")
@@ -875,7 +873,7 @@ async def test_live_datagram() -> None:
 @pytest_twisted.ensureDeferred
 async def test_live_stop() -> None:
     """A location by a name server that says nothing leaves no timer and no socket when it is stopped."""
-    silent = IReactorUDP(reactor).listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
+    silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
     servers = [("127.0.0.1", silent.getHost().port)]
     delivery = ResponseDelivery(
         reactor,

@@ -6,6 +6,8 @@ TLS certificates and about dialogs are with their own tests.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
@@ -83,8 +85,9 @@ class World:
         self.user = RecordingTransactionUser(answer)
         self.service = SIPService(self.clock, self.user)
         self.service.startService()
-        self.datagrams = FakeDatagramTransport()
-        self.datagrams.getHost = lambda: IPv4Address("UDP", "198.51.100.1", 5060)
+        datagrams: Any = FakeDatagramTransport()
+        datagrams.getHost = lambda: IPv4Address("UDP", "198.51.100.1", 5060)
+        self.datagrams: Any = datagrams
         self._datagram_protocol = SIPDatagramProtocol(self.service)
         self._datagram_protocol.makeConnection(self.datagrams)
 
@@ -280,7 +283,7 @@ def test_own_100(world: World) -> None:
     world.receive(request(1, "INVITE", transport="UDP", sent_by="192.0.2.1:5070"))
     world.clock.advance(0.2)
     ((_, invite, transaction),) = world.user.calls
-    transaction.respond(invite.response(486))  # type: ignore[attr-defined]
+    transaction.respond(invite.response(486))
     assert [(response.status, where) for response, where in world.answers] == [
         (100, ("192.0.2.1", 5070)),
         (486, ("192.0.2.1", 5070)),
@@ -294,7 +297,7 @@ def test_inner_address(world: World, parameter: str, port: int) -> None:
     world.clock.advance(0.2)
     ((_, invite, transaction),) = world.user.calls
     for status in (180, 486):
-        transaction.respond(invite.response(status))  # type: ignore[attr-defined]
+        transaction.respond(invite.response(status))
     assert [(response.status, where) for response, where in world.answers] == [
         (status, ("203.0.113.7", port)) for status in (100, 180, 486)
     ]
@@ -354,5 +357,5 @@ def test_advertised_address(world: World) -> None:
     assert isinstance(protocol, SIPStreamProtocol)
     Stream(protocol, IPv4Address("TCP", "192.0.2.1", 40000)).receive(request(2))
     transactions = [call[2] for call in world.user.calls if call[0] == "request_received"]
-    assert [transaction.flow.transport for transaction in transactions] == ["UDP", "TCP"]  # type: ignore[attr-defined]
-    assert {transaction.flow.advertised_address for transaction in transactions} == {advertised}  # type: ignore[attr-defined]
+    assert [transaction.flow.transport for transaction in transactions] == ["UDP", "TCP"]
+    assert {transaction.flow.advertised_address for transaction in transactions} == {advertised}

@@ -12,9 +12,8 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorUDP
+from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import FakeDatagramTransport
@@ -22,6 +21,7 @@ from twisted.names import client, common, dns
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.names.server import DNSServerFactory
 
+from tests.any_reactor import reactor
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.transport.locate import MAX_ADDRESSES, NameServerResolver, default_port, default_resolver, locate
 
@@ -270,7 +270,7 @@ def test_failure(trouble: object) -> None:
 def test_nonsense(answer: object) -> None:
     """A resolver that gives something else than an answer gives none."""
     zone = Zone()
-    zone.query = zone._lookup = lambda *_: succeed(answer)  # type: ignore[method-assign]
+    zone.query = zone._lookup = lambda *_: succeed(answer)  # type: ignore[method-assign, assignment]
     assert located(zone, "example.com") == []
 
 
@@ -568,7 +568,7 @@ async def served(zone: Zone) -> AsyncIterator[int]:
     factory = Server(clients=[zone])
     stream = reactor.listenTCP(0, factory, interface="127.0.0.1")
     port = stream.getHost().port
-    datagram = IReactorUDP(reactor).listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
+    datagram = reactor.listenUDP(port, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")
     try:
         yield port
     finally:
@@ -626,7 +626,7 @@ async def test_live_long_answer() -> None:
 @pytest_twisted.ensureDeferred
 async def test_live_silence() -> None:
     """A name server that says nothing costs the deadline, and no timer or socket is left."""
-    silent = IReactorUDP(reactor).listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
+    silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
     resolver = resolvers(silent.getHost().port)[1]
     assert await locate("example.com", None, "UDP", resolver, reactor, 0.05) == []
     await silent.stopListening()
@@ -646,6 +646,8 @@ async def test_live_silence_by_stream() -> None:
             gone.callback(None)
 
     class Truncating(DatagramProtocol):
+        transport: IUDPTransport
+
         def datagramReceived(self, data: bytes, address: Any) -> None:
             query = dns.Message()
             query.fromStr(data)
@@ -654,7 +656,7 @@ async def test_live_silence_by_stream() -> None:
             self.transport.write(answer.toStr(), address)
 
     stream = reactor.listenTCP(0, Factory.forProtocol(Silent), interface="127.0.0.1")
-    datagram = IReactorUDP(reactor).listenUDP(stream.getHost().port, Truncating(), interface="127.0.0.1")
+    datagram = reactor.listenUDP(stream.getHost().port, Truncating(), interface="127.0.0.1")
     searching = locate("example.com", 5060, "UDP", resolvers(stream.getHost().port)[1], reactor, TIMEOUT)
     searching.addErrback(lambda failure: failure.trap(CancelledError))
     await met

@@ -13,7 +13,7 @@ from twisted.names.error import DNSNameError
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.syntax.uri import SIPURI
 from twisted_sipuas.testing import RecordingFlow
 from twisted_sipuas.transport.flow import StreamFlow
 from twisted_sipuas.transport.outgoing import OutgoingConnections, OutgoingFlows, is_in_reach
@@ -84,7 +84,7 @@ class Bench:
     def find(self, next_hop: Any, flow: Any = None, is_proven: Any = False, size: Any = 0) -> Any:
         """Search; returns the list that has the result once it is there."""
         found: list[Any] = []
-        search = self.flows.flow_for(parse_uri(next_hop), flow or RecordingFlow("UDP", SOURCE), is_proven, size)
+        search = self.flows.flow_for(SIPURI(next_hop), flow or RecordingFlow("UDP", SOURCE), is_proven, size)
         search.addBoth(found.append)
         return found
 
@@ -155,7 +155,8 @@ class _Sender:
 def test_behind_a_proxy(closed: Any, next_hop: Any) -> None:
     """Where a proxy told who the peer is there is no way but its connection, for nobody knows that address is right."""
     bench = Bench(trusted="192.0.2.1")
-    flow = StreamFlow(_Sender(closed), "TCP", Address("198.51.100.1", 5060), Address(*SOURCE))
+    sender: Any = _Sender(closed)
+    flow = StreamFlow(sender, "TCP", Address("198.51.100.1", 5060), Address(*SOURCE))
     assert bench.goes_to(next_hop, flow, is_proven=True) == "nowhere"
 
 

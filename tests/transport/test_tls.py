@@ -55,7 +55,8 @@ class Issued(NamedTuple):
 
 def key_pem(key: Any, password: bytes | None = None) -> bytes:
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    result: bytes = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    return result
 
 
 def issue(
@@ -150,7 +151,7 @@ def connect_in_memory(credentials: ServerCredentials, context: SSL.Context) -> t
 
 def serve_in_memory(credentials: ServerCredentials, client: SSL.Connection) -> SSL.Connection:
     """Return the server's side of *client*, with the handshake behind it; raises what OpenSSL raises."""
-    server: Any = credentials.serverConnectionForTLS(None)  # type: ignore[arg-type]
+    server: SSL.Connection = credentials.serverConnectionForTLS(None)  # type: ignore[arg-type]
     server.set_accept_state()
     client.set_connect_state()
     shake_hands(server, client)
@@ -394,7 +395,7 @@ def test_reload_in_a_handshake(files: Any) -> None:
     """A handshake that began before a reload ends with the certificate it began with."""
     old, new = issue(), issue()
     credentials = files.credentials(old)
-    server: Any = credentials.serverConnectionForTLS(None)
+    server: SSL.Connection = credentials.serverConnectionForTLS(None)
     client = SSL.Connection(trusting(old), None)
     server.set_accept_state()
     client.set_connect_state()
@@ -727,9 +728,11 @@ def test_no_certificate(nothing: Any) -> None:
 class Echo(Protocol):
     """Sends back what comes, and knows its end."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self.lost: Deferred[None] = Deferred()
-        self.reason: Failure | None = None
+        self.reason: Any = None
         self._waiter: Deferred[bytes] | None = None
 
     def dataReceived(self, data: bytes) -> None:
@@ -770,7 +773,8 @@ class Server(Factory):
 
     async def connect(self, host: str, trust: str | None) -> Echo:
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port.getHost().port)
-        return await connectProtocol(wrapClientTLS(client_creator(host, trust), endpoint), Echo())
+        connection: Echo = await connectProtocol(wrapClientTLS(client_creator(host, trust), endpoint), Echo())
+        return connection
 
     async def stop(self) -> None:
         await self.port.stopListening()

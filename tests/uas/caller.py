@@ -70,7 +70,7 @@ class Caller:
 
     def __init__(self, server: Any = None, transport: str = "UDP", **options: Any) -> None:
         self.clock = Clock()
-        self.server = Phone() if server is None else server
+        self.server: Any = Phone() if server is None else server
         self.service = SIPService(self.clock, self.server, **options)
         self.sender = Sender()
         self.server.use_sender(self.sender)

@@ -129,7 +129,7 @@ class Play:
         self.caller = Caller(self.server, transport)
         self.caller.service.startService()
         self.calls = 0
-        self.stopped = None
+        self.stopped: Deferred[Any] | None = None
         self.call_anew()
 
     def call_anew(self) -> None:
@@ -140,7 +140,7 @@ class Play:
     def send(self, method: str) -> None:
         caller = self.caller
         caller.hear()
-        fields = {"call_id": str(self.calls)}
+        fields: dict[str, Any] = {"call_id": str(self.calls)}
         if method == "ACK":
             fields["cseq"] = caller.invite_number
         elif method == "CANCEL":
@@ -175,6 +175,7 @@ class Play:
                 deferred.callback(None) if is_answered else deferred.errback(TransportError("no response"))
 
     def end(self) -> None:
+        assert self.server._calls is not None
         for session in list(self.server._calls._sessions.values()):
             if session.dialog.state is DialogState.CONFIRMED:
                 session.dialog.end()
@@ -218,6 +219,7 @@ def test_any_order(
         assert counters["dialogs"] + counters["reserved"] <= max_dialogs
     play.run_out()
     assert play.caller.is_over, play.server.counters
+    assert play.stopped is not None
     assert play.stopped.called
     assert play.caller.clock.getDelayedCalls() == []
     counters = play.caller.service.counters

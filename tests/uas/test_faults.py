@@ -115,7 +115,7 @@ def test_response_made_by_hand(via: Any) -> None:
     """A response that a handler puts together itself, with the Via of its request, is sent as it is (8.2.6.2)."""
 
     def answer(request: Request, transaction: Any) -> Any:
-        rows = [(name, request.headers.get(name)) for name in ("CSeq", "From", "To", "Call-ID")]
+        rows = [(name, request.headers.get(name) or "") for name in ("CSeq", "From", "To", "Call-ID")]
         return Response(486, None, [*rows, ("v", via.format(request.via.text))])
 
     assert Caller(Phone(answer)).send("INVITE").statuses == [486]
@@ -282,7 +282,7 @@ def test_faulty_hooks(errors: Any, logged_failures: list[LogEvent]) -> None:
         def handle_ACK(self, ack: Any, dialog: Any) -> None:
             raise RuntimeError("of handle_ACK")
 
-        async def dialog_ended(self, dialog: Any, reason: Any) -> Any:
+        async def dialog_ended(self, dialog: Any, reason: Any) -> None:  # type: ignore[override]
             raise RuntimeError("of dialog_ended")
 
     Hooked.__qualname__ = "Hooked"

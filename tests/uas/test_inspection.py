@@ -233,7 +233,7 @@ def test_processing_is_by_method() -> None:
 @pytest.mark.requirement("8.2.6-1")
 def test_response_goes_to_the_transaction_of_its_request(caller: Any) -> None:
     """Of two requests that wait each gets its own answer, and from then on its retransmissions too (8.2.6)."""
-    waiting: list[Any] = []
+    waiting: Any = []
     caller.server.answer = lambda request, transaction: waiting.append((request, Deferred())) or waiting[-1][1]
     requests = [caller.send("MESSAGE").request for _ in range(2)]
     for (request, later), status in zip(reversed(waiting), (202, 603), strict=True):
@@ -281,7 +281,7 @@ class Choosy(Server):
 )
 def test_rule(method: str, fields: Any, status: Any, rule: Any) -> None:
     """Every refusal says by the id of a requirement what made it; an answer of a handler's is the handler's."""
-    traced = []
+    traced: list[Any] = []
     server = Choosy(domains=["example.com"])
     service = SIPService(Clock(), server, trace=lambda request, response, flow: traced.append(response))
     service.message_received(make_request(method, body=b"x" if "headers" in fields else b"", **fields), RecordingFlow())

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from twisted_sipuas.uas.queues import Queues
 
@@ -19,7 +20,8 @@ def test_turns() -> None:
     assert queues.turn_of(places[0]) is None
     assert queues.turn_of(other) is None
     for number in (2, 1):
-        queues.turn_of(places[number]).addCallback(lambda _, number=number: turns.append(number))
+        waiting: Any = queues.turn_of(places[number])
+        waiting.addCallback(lambda _, number=number: turns.append(number))
     assert queues.length("a") == 3
     queues.leave(places[0])
     assert turns == [1]
@@ -35,10 +37,16 @@ def test_leaving_before_the_turn() -> None:
     queues = Queues()
     turns: list[Any] = []
     first, second, third, fourth = (queues.enter("a") for _ in range(4))
-    waiting = queues.turn_of(second)
-    waiting.addErrback(lambda failure: failure.trap(CancelledError) and queues.leave(second))
+    waiting: Any = queues.turn_of(second)
+
+    def leave(failure: Failure) -> None:
+        failure.trap(CancelledError)
+        queues.leave(second)
+
+    waiting.addErrback(leave)
     waiting.cancel()
-    queues.turn_of(fourth).addCallback(turns.append)
+    last: Any = queues.turn_of(fourth)
+    last.addCallback(turns.append)
     queues.leave(first)
     assert turns == []
     queues.leave(third)

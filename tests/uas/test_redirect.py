@@ -324,7 +324,7 @@ def test_service_with_a_deadline_of_its_own() -> None:
     """A service that sees to its time itself is left to it."""
     pending: Deferred[Any] = Deferred()
     call = Call(pending)
-    call.tables[0].lookup_timeout = 10
+    vars(call.tables[0])["lookup_timeout"] = 10
     call.send()
     call.clock.pump([0.5] * 10)
     pending.callback(Redirection(["sip:b@x"]))

@@ -34,7 +34,7 @@ ANSWERS = {
     "given up": lambda: CancelledError(),
     "given up by asyncio": lambda: asyncio.CancelledError(),
 }
-CANCELLATIONS = {
+CANCELLATIONS: dict[str, Any] = {
     "no canceller": None,
     "silent": lambda pending: None,
     "finds": lambda pending: pending.callback(Redirection(["sip:late@x"])),

@@ -21,7 +21,7 @@ class Client:
 
     def __init__(self, store: Any = None, registrar: Any = Registrar, **options: Any) -> None:
         self.clock = Clock()
-        self.store = MemoryBindingStore(self.clock) if store is None else store
+        self.store: Any = MemoryBindingStore(self.clock) if store is None else store
         self.registrar = registrar(self.store, **options)
         self.service = SIPService(self.clock, self.registrar)
         self.flow = RecordingFlow("TCP")

@@ -420,7 +420,7 @@ def test_max_dialogs() -> None:
 
 def test_max_dialogs_counts_what_may_become_one() -> None:
     """An INVITE that is not answered yet takes the place of the call that it may become."""
-    server = Slow()
+    server: Any = Slow()
     server.max_dialogs = 1
     server.handle = lambda request, transaction: Deferred()
     caller = Caller(server).invite()

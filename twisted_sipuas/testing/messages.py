@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -121,7 +122,7 @@ class RecordingTransactionUser:
     """
 
     def __init__(self, answer: Callable[[Request, IServerTransaction], object] | None = None) -> None:
-        self.calls: list[tuple[object, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self._answer = answer
 
     def request_received(self, request: Request, transaction: IServerTransaction) -> object:
