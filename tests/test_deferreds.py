@@ -54,7 +54,7 @@ def test_a_coroutine_that_waits_more_than_once() -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_coroutine_that_raises(is_late: Any) -> None:
+def test_a_coroutine_that_raises(is_late: bool) -> None:
     """Its exception is a failure of the `Deferred`, whether it comes at once or later."""
     awaited: Deferred[object] = Deferred()
     if not is_late:
@@ -144,7 +144,7 @@ def test_who_ended_it(canceller: Any, ended_by: Any, goes_on: Any) -> None:
 @pytest.mark.parametrize("seconds", [None, 2])
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("result", [7, None, KeyError("a")])
-def test_result_in_time(result: Any, is_late: Any, seconds: float) -> None:
+def test_result_in_time(result: Any, is_late: bool, seconds: float) -> None:
     """A result that comes in time, or an exception, is passed on, and leaves no timer."""
     clock = Clock()
     pending: Deferred[object] = Deferred()

@@ -60,10 +60,10 @@ def service(user: Any) -> tuple[SIPService, RecordingFlow]:
 
 def handler_fails() -> None:
     class Failing(UserAgentServer):
-        def handle_INFO(self, request: Any, transaction: Any) -> None:
+        def handle_INFO(self, request: Request, transaction: Any) -> None:
             raise ValueError(HOSTILE)
 
-        async def handle_MESSAGE(self, request: Any, transaction: Any) -> None:
+        async def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             raise KeyError(HOSTILE)
 
     server, flow = service(Failing())
@@ -72,7 +72,7 @@ def handler_fails() -> None:
 
 
 def transaction_user_fails() -> None:
-    def failing(request: Any, transaction: Any) -> None:
+    def failing(request: Request, transaction: Any) -> None:
         raise RuntimeError(HOSTILE)
 
     server, flow = service(RecordingTransactionUser(failing))
@@ -267,7 +267,7 @@ def test_secrets_of_a_uri(uri: str, shown: str) -> None:
 def test_credentials_are_not_logged(logged: Callable[[], str]) -> None:
     """Neither the trace nor the log of a handler's failure has the credentials of the request."""
 
-    def failing(request: Any, transaction: Any) -> None:
+    def failing(request: Request, transaction: Any) -> None:
         raise ValueError("no answer")
 
     server, flow = service(RecordingTransactionUser(failing))

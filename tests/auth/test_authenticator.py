@@ -362,7 +362,7 @@ def test_source_of_ones_own(checker: Any) -> None:
     """Whom nonces and delays are for may be said otherwise, say where two proxies take turns."""
 
     class Farm(DigestAuthenticator):
-        def source_of(self, request: Any, transaction: Any) -> Any:
+        def source_of(self, request: Request, transaction: Any) -> Any:
             return "our proxies"
 
     client = Client(checker)
@@ -748,7 +748,7 @@ def test_cancel(checker: Any) -> None:
     """A CANCEL from where the INVITE came from is not challenged, and cancels it (22.1)."""
 
     class Ringing(Served):
-        def handle_INVITE(self, request: Any, transaction: Any) -> Any:
+        def handle_INVITE(self, request: Request, transaction: Any) -> Any:
             return Deferred()
 
     client = Client(checker, Ringing.of)

@@ -70,7 +70,7 @@ def test_mistakes(text: str, said: str) -> None:
         ("Our Company", [], "Our Company"),
     ],
 )
-def test_domain_of_subscribers(realm: str, domains: list[str], domain: Any) -> None:
+def test_domain_of_subscribers(realm: str, domains: list[str], domain: str) -> None:
     """A subscriber whose name has no domain is of the realm's, in the one spelling, or of the first that is served."""
     checker: Any = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
     credentials: Any = Question("alice", "secret")

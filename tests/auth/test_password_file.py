@@ -76,7 +76,7 @@ class Passwords:
         beside.write_text(text)
         beside.replace(self.path)
 
-    def ask(self, password: Any, user: Any = "alice") -> Any:
+    def ask(self, password: str, user: str = "alice") -> Any:
         return self.checker.requestAvatarId(cast(DigestCredentials, Question(user, password)))
 
     def knows(self, password: str, user: str = "alice") -> Any:

@@ -160,7 +160,7 @@ def test_handler(module: Any) -> None:
         ("Minimal", ("--auth-methods", "INVITE"), "--auth-methods: Minimal has no attribute authenticated_methods"),
     ],
 )
-def test_handler_that_takes_no_authenticator(module: Any, name: str, arguments: Any, said: Any) -> None:
+def test_handler_that_takes_no_authenticator(module: Any, name: str, arguments: Any, said: str) -> None:
     """A class that would leave open what is to be closed is refused at the start."""
     assert told("--mode", "stateful", "--handler", f"{module}.{name}", *AUTH, *arguments).startswith(said)
 
@@ -184,7 +184,7 @@ def test_handler_that_takes_no_authenticator(module: Any, name: str, arguments: 
         (("--auth", "memory:my-secret", "--realm", "x"), "--auth: memory: its text is not what it expects"),
     ],
 )
-def test_mistakes(arguments: Any, said: Any) -> None:
+def test_mistakes(arguments: Any, said: str) -> None:
     """A mistake names the option and what was expected, and no password."""
     line = told(*arguments)
     assert said in line

@@ -149,7 +149,7 @@ def test_bounds_of_a_handler(module: Any) -> None:
         ("{module}.Odd", "{module}.Odd.from_options made no ITransactionUser"),
     ],
 )
-def test_handler_that_cannot_be_had(module: Any, name: str, said: Any) -> None:
+def test_handler_that_cannot_be_had(module: Any, name: str, said: str) -> None:
     """What is wrong with the class is said in one line: not there, no class, no transaction user, or not to be made."""
     line = told("--mode", "stateful", "--handler", name.format(module=module))
     assert line.startswith("--handler: ")

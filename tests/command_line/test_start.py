@@ -83,7 +83,7 @@ def port() -> int:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_usage_error(tmp_path: Path, arguments: Any, said: Any) -> None:
+def test_usage_error(tmp_path: Path, arguments: Any, said: str) -> None:
     """A mistake in an option ends with a line that names the option and what was expected, and with status 1."""
     done = sipuas(tmp_path, *arguments)
     assert done.returncode == 1

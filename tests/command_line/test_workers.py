@@ -621,7 +621,7 @@ def test_dropped_privileges(make: Any) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_usage_error(arguments: Any, said: Any) -> None:
+def test_usage_error(arguments: Any, said: str) -> None:
     """What one process has to itself is a mistake with workers, and the text names what can be shared."""
     with pytest.raises(usage.UsageError, match=re.escape(said)):
         Options().parseOptions(["--workers", "2", *arguments])

@@ -247,7 +247,7 @@ def test_multicast(
     addresses: Any,
     parameter: Any,
     ttl: Any,
-    is_wildcard: Any,
+    is_wildcard: bool,
 ) -> None:
     """A response to a multicast maddr goes to the group, with the ttl of the Via or 1, from where it was asked."""
     asked = addresses[1]

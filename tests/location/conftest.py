@@ -69,14 +69,14 @@ def routes_of(tmp_path: Path) -> Callable[..., Any]:
 def binding(clock: ThreadedClock) -> Callable[..., Any]:
     """Make a binding that has *left* seconds."""
 
-    def binding(uri: Any = "sip:bob@192.0.2.4", left: Any = 60, **more: Any) -> Binding:
+    def binding(uri: str = "sip:bob@192.0.2.4", left: Any = 60, **more: Any) -> Binding:
         return Binding(uri, clock.seconds() + left, "call", 1, **more)
 
     return binding
 
 
 @pytest.fixture
-def make_store(clock: Any, tmp_path: Any) -> Iterator[Any]:
+def make_store(clock: Any, tmp_path: Path) -> Iterator[Any]:
     """Start a store of a kind, with further arguments; every one is stopped in the end."""
     stores = []
 

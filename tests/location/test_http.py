@@ -80,7 +80,7 @@ class Channel(HTTPChannel):
 
 
 @contextlib.asynccontextmanager
-async def listening(factory: Any, context: Any = None, interface: Any = "127.0.0.1") -> AsyncIterator[Any]:
+async def listening(factory: Any, context: Any = None, interface: str = "127.0.0.1") -> AsyncIterator[Any]:
     """The port that *factory* listens on."""
     if context is None:
         port = reactor.listenTCP(0, factory, interface=interface)
@@ -135,7 +135,7 @@ def errors() -> Iterator[list[Any]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def lookup(service: Any, uri: Any = "sip:bob@example.com", **options: Any) -> Any:
+def lookup(service: Any, uri: str = "sip:bob@example.com", **options: Any) -> Any:
     request = make_request(uri=uri, **options)
     return service.lookup(request.uri, request)
 

@@ -39,7 +39,7 @@ def test_sqlite(clock: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
-def test_rest_from_a_file(clock: Any, tmp_path: Any, end: bytes) -> None:
+def test_rest_from_a_file(clock: Any, tmp_path: Path, end: bytes) -> None:
     """`@FILE` is what is in that file without its last line end, and octet for octet otherwise."""
     (tmp_path / "rest").write_bytes(b"\n b\xff.sqlite " + end)
     service: Any = location_service(f"sqlite:@{tmp_path}/rest", clock)

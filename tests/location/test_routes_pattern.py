@@ -64,7 +64,7 @@ def test_long_is_refused(text: str) -> None:
         ("(?x) a", "'(?x) a' has the flag x: expected the expression without it"),
     ],
 )
-def test_faults(text: str, said: Any) -> None:
+def test_faults(text: str, said: str) -> None:
     """A fault says what is wrong and where."""
     with pytest.raises(ValueError) as raised:
         UserPattern(text)

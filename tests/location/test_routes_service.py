@@ -108,7 +108,7 @@ def test_lookup_and_counters(make_routes: Any) -> None:
         ("[[route]]\nq = 1", "{path}:2: the key q is unknown: expected one of "),
     ],
 )
-def test_wrong_at_start(clock: Any, write: Any, tmp_path: Path, text: str, said: Any) -> None:
+def test_wrong_at_start(clock: Any, write: Any, tmp_path: Path, text: str, said: str) -> None:
     """A file that is missing or wrong at start is a StartError of one line."""
     path = str(tmp_path / "routes.toml") if text is None else write(text)
     routes = RoutesLocationService(path, clock)

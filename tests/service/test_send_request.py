@@ -55,7 +55,7 @@ class World:
         self.stopped: list[Any] = []
         self.service.startService()
 
-    def send(self, next_hop: Any = "sip:alice@192.0.2.1:40000", is_proven: Any = False, body: Any = b"") -> Any:
+    def send(self, next_hop: str = "sip:alice@192.0.2.1:40000", is_proven: bool = False, body: bytes = b"") -> Any:
         """Send a BYE; returns the octets, if they went out."""
         before = len(self.flow.sent)
         self.service.send_request(bye(body), SIPURI(next_hop), self.flow, is_proven).addBoth(self.results.append)
@@ -105,7 +105,7 @@ def test_stray_response() -> None:
         ("TLS", ("sip.example.com", 5061), "TLS sip.example.com:5061"),
     ],
 )
-def test_sent_by(transport: Any, advertised: Any, sent_by: Any) -> None:
+def test_sent_by(transport: Any, advertised: Any, sent_by: str) -> None:
     """The sent-by of the Via is the advertised address of the flow, always with its port (18.1.1)."""
     flow: Any = RecordingFlow(transport, ("192.0.2.1", 40000))
     flow.advertised_address = Address(*advertised)
@@ -242,7 +242,7 @@ def test_hasten_stop() -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_end_calls_fails(logged_failures: list[LogEvent], is_late: Any) -> None:
+def test_end_calls_fails(logged_failures: list[LogEvent], is_late: bool) -> None:
     """A transaction user that fails to end its calls is logged, and the service stops all the same."""
     world, user = Calls.in_world()
     failure = RuntimeError("no such call")

@@ -1443,7 +1443,7 @@ class Closed(Service):
 
 @pytest.mark.parametrize("name", ["privilegedStartService", "startService"])
 @pytest.mark.parametrize("is_guarded", [True, False])
-def test_location_service_that_cannot_be_started(name: str, is_guarded: Any) -> None:
+def test_location_service_that_cannot_be_started(name: str, is_guarded: bool) -> None:
     """A location service that cannot be started is a StartError of one line that names it and the option."""
     clock = Clock()
     location = guarded(Closed(name), clock) if is_guarded else Closed(name)

@@ -186,7 +186,7 @@ def test_start_waits(supervisor: Any, reactor: Any, sockets: Any) -> None:
     ],
     ids=["fault", "end", "signal", "crash", "silence"],
 )
-def test_start_fault(supervisor: Any, reactor: Any, sockets: Any, killed: Any, happens: Any, said: Any) -> None:
+def test_start_fault(supervisor: Any, reactor: Any, sockets: Any, killed: Any, happens: Any, said: str) -> None:
     """A worker that cannot start is the fault of the start, in one line; the others are ended, the sockets closed."""
     reactor.turn = lambda: happens(reactor.children[1])
     with pytest.raises(StartError, match=said):

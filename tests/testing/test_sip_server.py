@@ -284,7 +284,7 @@ def test_ack_may_be_expected_or_not() -> None:
 
 
 @pytest.mark.parametrize("is_expected", [False, True])
-def test_provisional_response_may_be_expected_or_not(is_expected: Any) -> None:
+def test_provisional_response_may_be_expected_or_not(is_expected: bool) -> None:
     """Of a request of the server's own it is the final response that counts, unless the test says otherwise."""
     with sip_server() as server, Client(server) as client:
         client.send("INVITE")

@@ -51,7 +51,7 @@ class Stack:
         self.layer.request_received(request, flow, flow)
         return request
 
-    def respond(self, status: Any, **fields: Any) -> None:
+    def respond(self, status: int, **fields: Any) -> None:
         """Let the transaction user answer the first request."""
         self.transaction.respond(self.request.response(status, **fields))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -43,7 +44,7 @@ AT_ONCE = st.lists(st.sampled_from([None, 180, 200, 302, 408, "stateless"]), max
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)  # each example has its own
 def test_any_order(
-    new_stack: Any,
+    new_stack: Callable[..., Any],
     events: Any,
     at_once: Any,
     transport: Any,

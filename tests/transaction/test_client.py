@@ -210,7 +210,7 @@ def test_no_retransmission_on_reliable_transports(transport: Any) -> None:
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("is_proceeding", [False, True])
-def test_timer_f(transport: Any, is_proceeding: Any) -> None:
+def test_timer_f(transport: Any, is_proceeding: bool) -> None:
     """Without a final response the transaction fails after 64*T1, and says so, not before (17.1.2.2)."""
     client = Client(transport)
     if is_proceeding:

@@ -141,7 +141,7 @@ def test_stop() -> None:
     assert len(load.clock.getDelayedCalls()) == 1
 
 
-def answered(load: Any, sent_by: Any, branch: str = "z9hG4bK1", **fields: Any) -> Any:
+def answered(load: Any, sent_by: str, branch: str = "z9hG4bK1", **fields: Any) -> Any:
     """The topmost Via of a response to a request from *sent_by*, and the text of all of them."""
     request = make_request(branch=branch, sent_by=sent_by, **fields)
     load.overload.answer_offer(request, UDP)
@@ -185,7 +185,7 @@ def test_feedback_without_overload() -> None:
         ('192.0.2.1;oc;oc-algo="loss"', "old"),
     ],
 )
-def test_no_feedback(sent_by: Any, branch: Any) -> None:
+def test_no_feedback(sent_by: str, branch: Any) -> None:
     """Without the offer, or the offer of our algorithm, the Via goes back as it came; so it does for RFC 2543."""
     load = Load()
     load.turns(5, 0.5)

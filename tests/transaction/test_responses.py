@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from twisted_sipuas.syntax.message import Request, Response
 
 
 @pytest.mark.requirement("8.2.6.2-8", "8.2.6.2-10", "8.2.6.2-9")
-def test_one_to_tag_for_all_responses(new_stack: Any) -> None:
+def test_one_to_tag_for_all_responses(new_stack: Callable[..., Any]) -> None:
     """All responses to one request carry one To tag, but for the 100, which has none (8.2.6.2)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -30,7 +31,7 @@ def test_one_to_tag_for_all_responses(new_stack: Any) -> None:
 
 @pytest.mark.requirement("8.2.6.2-6")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "CANCEL"])
-def test_to_tag_of_the_request_wins(new_stack: Any, method: str) -> None:
+def test_to_tag_of_the_request_wins(new_stack: Callable[..., Any], method: str) -> None:
     """With a To tag in the request, the To of every response equals it (8.2.6.2)."""
     to = '"Bob" <sip:bob@example.com>;x=1;tag=314159'
     stack = new_stack()
@@ -44,7 +45,7 @@ def test_to_tag_of_the_request_wins(new_stack: Any, method: str) -> None:
 
 @pytest.mark.requirement("19.3-1", "19.3-2")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "CANCEL"])
-def test_to_tags_are_random(new_stack: Any, method: str) -> None:
+def test_to_tags_are_random(new_stack: Callable[..., Any], method: str) -> None:
     """A To tag has 64 random bits, and two transactions never share one (19.3)."""
     stack = new_stack(answer=answering(404))
     for number in range(200):
@@ -61,7 +62,7 @@ def test_to_tags_are_random(new_stack: Any, method: str) -> None:
 
 
 @pytest.mark.requirement("8.2.6.2-9")
-def test_100_may_have_a_to_tag(new_stack: Any) -> None:
+def test_100_may_have_a_to_tag(new_stack: Callable[..., Any]) -> None:
     """A 100 that the transaction user gave a To tag keeps it; we add none (8.2.6.2)."""
     stack = new_stack()
     request = stack.receive("INVITE")
@@ -73,7 +74,7 @@ def test_100_may_have_a_to_tag(new_stack: Any) -> None:
 
 @pytest.mark.requirement("19.3-3")
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_self_call(new_stack: Any, is_stateless: Any) -> None:
+def test_self_call(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """The tag that we answer with is not the From tag of the INVITE, even where that is one of ours (19.3)."""
     stack = new_stack(answer=answering(486), is_stateless=is_stateless)
     tag = "9fxced76sl"
@@ -87,7 +88,7 @@ def test_self_call(new_stack: Any, is_stateless: Any) -> None:
 
 
 @pytest.mark.requirement("17.2.1-2", "17.2.1-4")
-def test_100_after_200_ms(new_stack: Any) -> None:
+def test_100_after_200_ms(new_stack: Callable[..., Any]) -> None:
     """The INVITE gets its 100 as 200 ms have passed, once, and without a To tag (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -104,7 +105,7 @@ def test_100_after_200_ms(new_stack: Any) -> None:
 @pytest.mark.requirement("17.2.1-3")
 @pytest.mark.parametrize("status", [100, 180, 200, 302])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_no_100_if_answered_before(new_stack: Any, status: int, at_once: Any) -> None:
+def test_no_100_if_answered_before(new_stack: Callable[..., Any], status: int, at_once: Any) -> None:
     """An INVITE that got any response within 200 ms gets no 100 (17.2.1)."""
     stack = new_stack(answer=answering(status) if at_once else None)
     stack.receive("INVITE")
@@ -129,7 +130,7 @@ def test_no_100_if_answered_before(new_stack: Any, status: int, at_once: Any) ->
         ("", None),
     ],
 )
-def test_100_has_the_timestamp(new_stack: Any, timestamp: Any, copied: Any) -> None:
+def test_100_has_the_timestamp(new_stack: Callable[..., Any], timestamp: Any, copied: Any) -> None:
     """The Timestamp of the request is copied into the 100, with our delay in seconds; a malformed one not (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", timestamp),))
@@ -140,7 +141,7 @@ def test_100_has_the_timestamp(new_stack: Any, timestamp: Any, copied: Any) -> N
 
 
 @pytest.mark.requirement("8.2.6.1-5")
-def test_delay_is_that_of_the_sending(new_stack: Any) -> None:
+def test_delay_is_that_of_the_sending(new_stack: Callable[..., Any]) -> None:
     """The delay in the Timestamp is what really passed, also where the clock was late (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -151,7 +152,7 @@ def test_delay_is_that_of_the_sending(new_stack: Any) -> None:
 
 @pytest.mark.requirement("8.2.6.1-1")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack: Any, transport: Any) -> None:
+def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack: Callable[..., Any], transport: Any) -> None:
     """A non-INVITE gets no provisional response of our own before RFC 4320 asks for a 100 (8.2.6.1)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -163,7 +164,7 @@ def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack: Any, tr
 
 @pytest.mark.requirement("8.2.6.1-2")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_final_response_to_a_non_invite_is_not_held_back(new_stack: Any, transport: Any) -> None:
+def test_final_response_to_a_non_invite_is_not_held_back(new_stack: Callable[..., Any], transport: Any) -> None:
     """A non-INVITE gets its final response as soon as the transaction user has it, at once or later (8.2.6.1)."""
     stack = new_stack(transport, answering(200))
     stack.receive("MESSAGE")
@@ -181,7 +182,7 @@ def test_final_response_to_a_non_invite_is_not_held_back(new_stack: Any, transpo
 
 @pytest.mark.requirement("8.2.7-1", "8.2.7-8", "8.2.7-9", "17.2-1")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_stateless_answer(new_stack: Any, method: str) -> None:
+def test_stateless_answer(new_stack: Callable[..., Any], method: str) -> None:
     """A stateless refusal is made anew for each retransmission, with the same tag, and nothing is kept (8.2.7)."""
     stack = new_stack(answer=challenge)
     stack.receive(method)
@@ -197,7 +198,7 @@ def test_stateless_answer(new_stack: Any, method: str) -> None:
 
 
 @pytest.mark.requirement("8.2.6.2-6")
-def test_stateless_answer_keeps_the_to_tag(new_stack: Any) -> None:
+def test_stateless_answer_keeps_the_to_tag(new_stack: Callable[..., Any]) -> None:
     """With a To tag in the request, a stateless answer has that one too (8.2.6.2)."""
     stack = new_stack(answer=challenge)
     stack.receive("INVITE", to="<sip:bob@example.com>;tag=314159")
@@ -209,7 +210,7 @@ def test_stateless_answer_keeps_the_to_tag(new_stack: Any) -> None:
 @pytest.mark.parametrize(
     "other", [{"branch": "z9hG4bKx"}, {"from_tag": "x"}, {"call_id": "x"}, {"cseq": 2}, {"to": "<sip:x@example.com>"}]
 )
-def test_stateless_tags_tell_requests_apart(new_stack: Any, other: Any) -> None:
+def test_stateless_tags_tell_requests_apart(new_stack: Callable[..., Any], other: Any) -> None:
     """Stateless tags differ between requests, and between services, whose secret nobody knows (8.2.7, 19.3)."""
     stack, another = new_stack(answer=challenge), new_stack(answer=challenge)
     stack.receive("INVITE")
@@ -222,7 +223,7 @@ def test_stateless_tags_tell_requests_apart(new_stack: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_stateless_answer_that_comes_later(new_stack: Any, method: str) -> None:
+def test_stateless_answer_that_comes_later(new_stack: Callable[..., Any], method: str) -> None:
     """Once `request_received` returned, a stateless answer is a stateful one: the request is known by then (8.2.7)."""
     stack = new_stack()
     stack.receive(method)
@@ -233,7 +234,7 @@ def test_stateless_answer_that_comes_later(new_stack: Any, method: str) -> None:
     assert to_tag(stack.last) == stack.transaction.to_tag
 
 
-def test_stateless_answer_after_a_provisional(new_stack: Any) -> None:
+def test_stateless_answer_after_a_provisional(new_stack: Callable[..., Any]) -> None:
     """After a provisional response a stateless answer is a stateful one, with the same To tag (8.2.6.2)."""
 
     def ring_and_refuse(request: Request, transaction: Any) -> None:
@@ -248,7 +249,7 @@ def test_stateless_answer_after_a_provisional(new_stack: Any) -> None:
     assert {to_tag(response) for response in stack.flow.responses} == {stack.transaction.to_tag}
 
 
-def test_stateless_provisional_is_stateful(new_stack: Any) -> None:
+def test_stateless_provisional_is_stateful(new_stack: Callable[..., Any]) -> None:
     """A provisional response cannot be the last word, so `respond_statelessly` sends it as `respond` does (8.2.7)."""
     stack = new_stack(answer=lambda request, transaction: transaction.respond_statelessly(request.response(180)))
     stack.receive("INVITE")
@@ -257,7 +258,7 @@ def test_stateless_provisional_is_stateful(new_stack: Any) -> None:
     assert (stack.sent(), stack.told()) == (["180", "180"], ["request"])
 
 
-def test_stateless_answer_is_the_last(new_stack: Any) -> None:
+def test_stateless_answer_is_the_last(new_stack: Callable[..., Any]) -> None:
     """After a stateless answer every other is dropped, and an exception only logged (8.2.7)."""
 
     def challenge_and_more(request: Request, transaction: Any) -> None:
@@ -273,7 +274,7 @@ def test_stateless_answer_is_the_last(new_stack: Any) -> None:
     assert stack.told() == ["request", "ended: answered"]
 
 
-def test_stateless_answer_that_cannot_be_sent(new_stack: Any) -> None:
+def test_stateless_answer_that_cannot_be_sent(new_stack: Callable[..., Any]) -> None:
     """A stateless answer that cannot be sent is told and counted as any other (17.2.4)."""
     stack = new_stack(answer=challenge)
     stack.flow.failure = "no route to host"
@@ -285,7 +286,7 @@ def test_stateless_answer_that_cannot_be_sent(new_stack: Any) -> None:
 
 @pytest.mark.requirement("8.2.6.1-3")
 @pytest.mark.parametrize(("wait", "copied"), [(0, "54 0.000"), (0.1, "54 0.100")])
-def test_timestamp_in_a_100_of_the_transaction_user(new_stack: Any, wait: Any, copied: Any) -> None:
+def test_timestamp_in_a_100_of_the_transaction_user(new_stack: Callable[..., Any], wait: Any, copied: Any) -> None:
     """A 100 that the transaction user sends by itself has the Timestamp too (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -294,7 +295,7 @@ def test_timestamp_in_a_100_of_the_transaction_user(new_stack: Any, wait: Any, c
     assert stack.last.headers.get("Timestamp") == copied
 
 
-def test_timestamp_that_is_there_already(new_stack: Any) -> None:
+def test_timestamp_that_is_there_already(new_stack: Callable[..., Any]) -> None:
     """A Timestamp of the transaction user's own is left as it is."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -302,7 +303,7 @@ def test_timestamp_that_is_there_already(new_stack: Any) -> None:
     assert stack.last.headers.get_all("Timestamp") == ["54 9"]
 
 
-def test_timestamp_when_the_clock_is_set_back(new_stack: Any) -> None:
+def test_timestamp_when_the_clock_is_set_back(new_stack: Callable[..., Any]) -> None:
     """A delay is never less than nothing, as the grammar has it (25.1)."""
     stack = new_stack()
     stack.clock.advance(3600)
@@ -313,7 +314,7 @@ def test_timestamp_when_the_clock_is_set_back(new_stack: Any) -> None:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_challenge_leaves_nothing_behind(new_stack: Any, is_stateless: Any) -> None:
+def test_challenge_leaves_nothing_behind(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """A challenge is sent statelessly: whoever asks for thousands has none of them kept (8.2.7)."""
 
     def challenge(request: Request, transaction: Any) -> None:
@@ -329,7 +330,7 @@ def test_challenge_leaves_nothing_behind(new_stack: Any, is_stateless: Any) -> N
 
 
 @pytest.mark.requirement("4320-4")
-def test_no_408_sent_statelessly(new_stack: Any) -> None:
+def test_no_408_sent_statelessly(new_stack: Callable[..., Any]) -> None:
     """A 408 to a request other than INVITE is not sent, statelessly neither (RFC 4320, 4.2)."""
     stack = new_stack(answer=lambda request, transaction: transaction.respond_statelessly(request.response(408)))
     stack.receive("MESSAGE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
 
 
 @pytest.fixture
-def new_stack(new_stack: Any) -> Any:
+def new_stack(new_stack: Callable[..., Any]) -> Any:
     """Makes a `Stack` whose layer keeps no transactions."""
     return lambda *arguments, **options: new_stack(*arguments, is_stateless=True, **options)
 
@@ -48,7 +49,7 @@ class Slow(UserAgentServer):
 @pytest.mark.requirement("8.2.7-1", "8.2.7-2", "8.2.7-8")
 @METHODS
 @pytest.mark.parametrize("status", [200, 302, 486])
-def test_retransmission_is_answered_as_the_first_was(new_stack: Any, method: str, status: int) -> None:
+def test_retransmission_is_answered_as_the_first_was(new_stack: Callable[..., Any], method: str, status: int) -> None:
     """A request that comes again is answered again, octet by octet the same (8.2.7)."""
     stack = new_stack(answer=answering(status))
     for _ in range(2):
@@ -62,7 +63,7 @@ def test_retransmission_is_answered_as_the_first_was(new_stack: Any, method: str
 
 @pytest.mark.requirement("8.2.7-3", "8.2.7-5")
 @METHODS
-def test_nothing_is_kept(new_stack: Any, method: str) -> None:
+def test_nothing_is_kept(new_stack: Callable[..., Any], method: str) -> None:
     """After the answer there is no transaction and no timer; a response is sent once, and resent never (8.2.7)."""
     stack = new_stack(answer=answering(486))
     stack.receive(method)
@@ -82,7 +83,7 @@ def test_nothing_is_kept(new_stack: Any, method: str) -> None:
 @METHODS
 @pytest.mark.parametrize("how", ["respond", "respond_statelessly"])
 @pytest.mark.parametrize("status", [100, 180, 199])
-def test_no_provisional_responses(new_stack: Any, method: str, how: Any, status: int) -> None:
+def test_no_provisional_responses(new_stack: Callable[..., Any], method: str, how: Any, status: int) -> None:
     """A provisional response is swallowed, at once and later, and the final one still goes out (8.2.7)."""
     stack = new_stack(answer=lambda request, transaction: getattr(transaction, how)(request.response(status)))
     stack.receive(method)
@@ -95,7 +96,7 @@ def test_no_provisional_responses(new_stack: Any, method: str, how: Any, status:
 
 
 @pytest.mark.requirement("8.2.7-6")
-def test_ack_is_ignored(new_stack: Any) -> None:
+def test_ack_is_ignored(new_stack: Callable[..., Any]) -> None:
     """An ACK does nothing, and the transaction user does not see it (8.2.7)."""
     stack = new_stack(answer=answering(486))
     stack.receive("INVITE")
@@ -107,7 +108,7 @@ def test_ack_is_ignored(new_stack: Any) -> None:
 
 
 @pytest.mark.requirement("8.2.7-7")
-def test_cancel_is_ignored(new_stack: Any) -> None:
+def test_cancel_is_ignored(new_stack: Callable[..., Any]) -> None:
     """A CANCEL is not answered, and cancels nothing, even what is pending (8.2.7)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -124,7 +125,7 @@ def test_cancel_is_ignored(new_stack: Any) -> None:
 
 
 @pytest.mark.requirement("8.2.7-2")
-def test_registrar_is_ruled_out(new_stack: Any) -> None:
+def test_registrar_is_ruled_out(new_stack: Callable[..., Any]) -> None:
     """What a retransmission is not the same to again cannot be stateless, and it is said at once (8.2.7)."""
     registrar = Registrar(MemoryBindingStore(Clock()))
     for user in (registrar, RedirectServer([], registrar=registrar)):
@@ -135,7 +136,7 @@ def test_registrar_is_ruled_out(new_stack: Any) -> None:
 
 
 @pytest.mark.requirement("8.2.7-9")
-def test_same_answers_as_with_transactions(new_stack: Any) -> None:
+def test_same_answers_as_with_transactions(new_stack: Callable[..., Any]) -> None:
     """The answers are those of a stateful server, To tag apart: checks, handlers and refusals (8.2.7)."""
 
     class Server(UserAgentServer):
@@ -172,7 +173,7 @@ def tag_of(data: bytes) -> Any:
 
 @pytest.mark.requirement("8.2.7-9")
 @METHODS
-def test_challenge_by_a_stateful_server_is_stateless(new_stack: Any, method: str) -> None:
+def test_challenge_by_a_stateful_server_is_stateless(new_stack: Callable[..., Any], method: str) -> None:
     """`respond_statelessly` is the choice per request; here it is `respond` (8.2.7)."""
     stack = new_stack(answer=challenge)
     stack.receive(method)
@@ -191,7 +192,7 @@ def test_interface() -> None:
 
 
 @pytest.mark.requirement("8.2.7-8", "19.3-2")
-def test_shared_key(new_stack: Any) -> None:
+def test_shared_key(new_stack: Callable[..., Any]) -> None:
     """Servers that share a key make the same To tags, those of other keys others, stateful ones too (8.2.7)."""
     stacks = [
         new_stack(answer=challenge, key=b"k" * 16),
@@ -219,7 +220,7 @@ def test_key_of_another_length(length: Any) -> None:
 
 
 @METHODS
-def test_retransmission_of_what_is_pending_is_ignored(new_stack: Any, method: str) -> None:
+def test_retransmission_of_what_is_pending_is_ignored(new_stack: Callable[..., Any], method: str) -> None:
     """While a handler is at a request, its retransmissions are ignored; other methods of its branch are not (8.2.7)."""
     stack = new_stack(user=Slow())
     stack.user.use_clock(stack.clock)
@@ -237,7 +238,7 @@ def test_retransmission_of_what_is_pending_is_ignored(new_stack: Any, method: st
 
 
 @METHODS
-def test_pending_requests_are_bounded(new_stack: Any, method: str) -> None:
+def test_pending_requests_are_bounded(new_stack: Callable[..., Any], method: str) -> None:
     """Past the bound a request gets 503 with Retry-After, until a handler is done (8.2.7)."""
     stack = new_stack(max_transactions=1)
     stack.receive(method)
@@ -263,7 +264,7 @@ def test_pending_requests_are_bounded(new_stack: Any, method: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "seconds", "status"), [("INVITE", 180, "480"), ("MESSAGE", 30, "504")])
-def test_handlers_time_out(new_stack: Any, method: str, seconds: float, status: int) -> None:
+def test_handlers_time_out(new_stack: Callable[..., Any], method: str, seconds: float, status: int) -> None:
     """A handler has as long as in a stateful server, and is cancelled then (8.2.7)."""
     stack = new_stack(user=Slow())
     stack.user.use_clock(stack.clock)
@@ -280,7 +281,7 @@ def test_handlers_time_out(new_stack: Any, method: str, seconds: float, status: 
 
 
 @pytest.mark.requirement("4320-4")
-def test_no_408_to_a_non_invite(new_stack: Any) -> None:
+def test_no_408_to_a_non_invite(new_stack: Callable[..., Any]) -> None:
     """A 408 to a non-INVITE is not sent here either: it would come when the client has given up (RFC 4320, 4.2)."""
     stack = new_stack(answer=answering(408))
     stack.receive("MESSAGE")
@@ -295,7 +296,9 @@ def test_no_408_to_a_non_invite(new_stack: Any) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of the handler's"), SIPError(486, "\ud800")])
 @METHODS
-def test_exception_is_500(new_stack: Any, logged_failures: list[LogEvent], method: str, error: Any) -> None:
+def test_exception_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, error: Any
+) -> None:
     """An exception is logged once and answered 500, as with transactions (21.5.1)."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -309,7 +312,7 @@ def test_exception_is_500(new_stack: Any, logged_failures: list[LogEvent], metho
     logged_failures.clear()
 
 
-def test_faulty_response_changes_nothing(new_stack: Any) -> None:
+def test_faulty_response_changes_nothing(new_stack: Callable[..., Any]) -> None:
     """A response that cannot be put into octets is its maker's error, and an answer is still owed."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -321,7 +324,7 @@ def test_faulty_response_changes_nothing(new_stack: Any) -> None:
     assert stack.sent() == ["500"]
 
 
-def test_malformed_request(new_stack: Any) -> None:
+def test_malformed_request(new_stack: Callable[..., Any]) -> None:
     """What matching needs and cannot be read is refused; in an ACK and a CANCEL it is ignored (8.2.7)."""
     stack = new_stack()
     for method in ("INVITE", "ACK", "CANCEL"):
@@ -334,7 +337,7 @@ def test_malformed_request(new_stack: Any) -> None:
 
 @pytest.mark.requirement("17.2.4-2")
 @pytest.mark.parametrize("redelivered", [None, False, True])
-def test_failure_to_send(new_stack: Any, redelivered: Any) -> None:
+def test_failure_to_send(new_stack: Callable[..., Any], redelivered: Any) -> None:
     """What cannot be sent is told and counted, unless another way is being tried (17.2.4, 18.2.2)."""
     tried = []
 
@@ -354,7 +357,7 @@ def test_failure_to_send(new_stack: Any, redelivered: Any) -> None:
     assert stack.layer.counters["send_failures"] == (0 if redelivered else 1)
 
 
-def test_undeliverable_response_is_forgotten_already(new_stack: Any) -> None:
+def test_undeliverable_response_is_forgotten_already(new_stack: Callable[..., Any]) -> None:
     """A notice that a response did not arrive finds nothing (8.2.7)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -367,7 +370,7 @@ def test_undeliverable_response_is_forgotten_already(new_stack: Any) -> None:
 # Stopping
 
 
-def test_drain_and_stop(new_stack: Any) -> None:
+def test_drain_and_stop(new_stack: Callable[..., Any]) -> None:
     """Draining refuses what is new and waits for what is pending; stopping answers that with 503."""
     stack = new_stack()
     first = stack.receive("INVITE", branch="z9hG4bK1")
@@ -390,7 +393,7 @@ def test_drain_and_stop(new_stack: Any) -> None:
     assert stack.clock.getDelayedCalls() == []
 
 
-def test_drained_with_the_last_answer(new_stack: Any) -> None:
+def test_drained_with_the_last_answer(new_stack: Callable[..., Any]) -> None:
     """With the last handler done, draining is done."""
     stack = new_stack()
     stack.receive("INVITE")

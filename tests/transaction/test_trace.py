@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ IN_DIALOG = "<sip:bob@example.com>;tag=b"
 class Traced:
     """A `Stack` with a trace; `lines` has what it was called with, in short."""
 
-    def __init__(self, new_stack: Any, *arguments: Any, **options: Any) -> None:
+    def __init__(self, new_stack: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         self.lines: list[Any] = []
         self.stack = new_stack(*arguments, trace=self.trace, **options)
 
@@ -27,7 +28,7 @@ class Traced:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_responses_are_traced(new_stack: Any, is_stateless: Any) -> None:
+def test_responses_are_traced(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """Each response is traced as it goes out, with its rule, or else with the name of what sent it."""
     traced = Traced(new_stack, is_stateless=is_stateless)
     traced.stack.user.handler_name = lambda method: f"Desk.handle_{method}"
@@ -38,7 +39,7 @@ def test_responses_are_traced(new_stack: Any, is_stateless: Any) -> None:
     assert traced.lines == [*provisional, "INVITE 486 busy to 192.0.2.1"]
 
 
-def test_name_without_handler_name(new_stack: Any) -> None:
+def test_name_without_handler_name(new_stack: Callable[..., Any]) -> None:
     """A transaction user that does not name its handlers stands for them by its class."""
     traced = Traced(new_stack)
     traced.stack.receive("MESSAGE")
@@ -46,7 +47,7 @@ def test_name_without_handler_name(new_stack: Any) -> None:
     assert traced.lines == ["MESSAGE 202 RecordingTransactionUser to 192.0.2.1"]
 
 
-def test_retransmissions_are_not_traced(new_stack: Any) -> None:
+def test_retransmissions_are_not_traced(new_stack: Callable[..., Any]) -> None:
     """What is sent again, by a timer or for a request that came again, is traced the first time only."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -59,7 +60,7 @@ def test_retransmissions_are_not_traced(new_stack: Any) -> None:
     assert traced.lines == ["INVITE 100 17.2.1-2 to 192.0.2.1", "INVITE 486 busy to 192.0.2.1"]
 
 
-def test_2xx_is_traced_once(new_stack: Any) -> None:
+def test_2xx_is_traced_once(new_stack: Callable[..., Any]) -> None:
     """A 2xx to an INVITE that the transaction user sends again is traced the first time only (13.3.1.4)."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -71,7 +72,7 @@ def test_2xx_is_traced_once(new_stack: Any) -> None:
 
 @pytest.mark.parametrize("is_stateless", [False, True])
 @pytest.mark.parametrize("how", ["respond", "respond_statelessly"])
-def test_silence_is_traced(new_stack: Any, is_stateless: Any, how: Any) -> None:
+def test_silence_is_traced(new_stack: Callable[..., Any], is_stateless: bool, how: Any) -> None:
     """A 180 to a non-INVITE does not go out and is not traced; nor does a 408, and the trace says so (RFC 4320)."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -85,21 +86,21 @@ def test_silence_is_traced(new_stack: Any, is_stateless: Any, how: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["ACK", "CANCEL"])
-def test_what_a_stateless_server_ignores_is_traced(new_stack: Any, method: str) -> None:
+def test_what_a_stateless_server_ignores_is_traced(new_stack: Callable[..., Any], method: str) -> None:
     """An ACK and a CANCEL are ignored without transactions, and the trace says so (8.2.7)."""
     traced = Traced(new_stack, is_stateless=True)
     traced.stack.receive(method)
     assert (traced.lines, traced.stack.told()) == ([f"{method} to 192.0.2.1"], [])
 
 
-def test_malformed_ack_is_traced(new_stack: Any) -> None:
+def test_malformed_ack_is_traced(new_stack: Callable[..., Any]) -> None:
     """An ACK that is malformed is answered by nothing, as every ACK, and traced as one (8.2.7)."""
     traced = Traced(new_stack)
     traced.stack.layer.refuse_malformed(make_request("ACK"), MessageSyntaxError("odd"), traced.stack.flow)
     assert (traced.lines, traced.stack.sent()) == (["ACK to 192.0.2.1"], [])
 
 
-def test_answers_of_the_layer_are_traced(new_stack: Any) -> None:
+def test_answers_of_the_layer_are_traced(new_stack: Callable[..., Any]) -> None:
     """What the layer answers by itself is traced too: CANCEL, a refusal for a bound, a malformed request."""
     traced = Traced(new_stack, max_transactions=1)
     traced.stack.receive("INVITE")
@@ -114,7 +115,7 @@ def test_answers_of_the_layer_are_traced(new_stack: Any) -> None:
     traced.stack.respond(487)
 
 
-def test_stateless_answer_is_traced(new_stack: Any) -> None:
+def test_stateless_answer_is_traced(new_stack: Callable[..., Any]) -> None:
     """An answer that leaves nothing behind is traced as any other (8.2.7)."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -125,7 +126,7 @@ def test_stateless_answer_is_traced(new_stack: Any) -> None:
     assert traced.lines == ["MESSAGE 401 22.1 to 192.0.2.1"]
 
 
-def test_ack_is_traced(new_stack: Any) -> None:
+def test_ack_is_traced(new_stack: Callable[..., Any]) -> None:
     """An ACK is traced if it reaches the transaction user, not if the transaction absorbs it (13.3.1.4, 17.2.1)."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -137,7 +138,7 @@ def test_ack_is_traced(new_stack: Any) -> None:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_trace_that_raises(new_stack: Any, logged_failures: list[LogEvent], is_stateless: Any) -> None:
+def test_trace_that_raises(new_stack: Callable[..., Any], logged_failures: list[LogEvent], is_stateless: bool) -> None:
     """A trace that raises is logged, and the answer goes out as it would have."""
 
     def trace(*_: Any) -> None:
@@ -161,7 +162,9 @@ def errors(events: Any) -> Any:
 @pytest.mark.parametrize("is_stateless", [False, True])
 @pytest.mark.parametrize(("method", "first"), [("INVITE", 486), ("MESSAGE", 200)])
 @pytest.mark.parametrize("second", [180, 200, 500])
-def test_dropped_response(new_stack: Any, method: str, first: Any, second: Any, is_stateless: Any) -> None:
+def test_dropped_response(
+    new_stack: Callable[..., Any], method: str, first: Any, second: Any, is_stateless: bool
+) -> None:
     """A response after the final one is not sent; the log says once whose it was, and it is counted (17.2.2)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.user.handler_name = lambda name: f"Desk.handle_{name}"
@@ -174,7 +177,7 @@ def test_dropped_response(new_stack: Any, method: str, first: Any, second: Any, 
     assert stack.sent() == [str(first)]
 
 
-def test_raised_after_the_answer(new_stack: Any) -> None:
+def test_raised_after_the_answer(new_stack: Callable[..., Any]) -> None:
     """A refusal that is raised after the answer is a response that comes too late."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -188,7 +191,7 @@ def test_raised_after_the_answer(new_stack: Any) -> None:
     assert stack.layer.counters["dropped_responses"] == 1
 
 
-def test_second_2xx_is_not_dropped(new_stack: Any) -> None:
+def test_second_2xx_is_not_dropped(new_stack: Callable[..., Any]) -> None:
     """A 2xx to an INVITE that was accepted is sent, and any other response dropped (RFC 6026, 7.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -220,7 +223,7 @@ def stopped(stack: Any) -> None:
 
 
 @pytest.mark.parametrize("end", [cancelled, unacknowledged, unsendable, stopped])
-def test_dropped_in_silence(new_stack: Any, end: Any) -> None:
+def test_dropped_in_silence(new_stack: Callable[..., Any], end: Any) -> None:
     """Where a transaction ended without its handler's doing, the handler could not know, and nothing is logged."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -235,7 +238,7 @@ def test_dropped_in_silence(new_stack: Any, end: Any) -> None:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_requests_in_a_dialog_while_draining(new_stack: Any, is_stateless: Any) -> None:
+def test_requests_in_a_dialog_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """While calls are being ended the peer's BYE is handed over, and what is in no dialog refused (15.1.2)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)
@@ -246,7 +249,7 @@ def test_requests_in_a_dialog_while_draining(new_stack: Any, is_stateless: Any) 
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_bound_while_draining(new_stack: Any, is_stateless: Any) -> None:
+def test_bound_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """The bound on what is owed an answer holds in a dialog too, also while the service stops."""
     stack = new_stack(is_stateless=is_stateless, max_transactions=1)
     stack.receive("INVITE")
@@ -257,7 +260,7 @@ def test_bound_while_draining(new_stack: Any, is_stateless: Any) -> None:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_malformed_to_while_draining(new_stack: Any, is_stateless: Any) -> None:
+def test_malformed_to_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """A request whose To cannot be read is answered 400, whether the service is about to stop or not (21.4.1)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)
@@ -266,7 +269,7 @@ def test_malformed_to_while_draining(new_stack: Any, is_stateless: Any) -> None:
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_requests_in_a_dialog_after_the_stop(new_stack: Any, is_stateless: Any) -> None:
+def test_requests_in_a_dialog_after_the_stop(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """When the layer has stopped nothing is handed over any more, and what comes still is refused."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)

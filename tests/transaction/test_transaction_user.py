@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from twisted_sipuas.testing import RecordingTransactionUser, make_request
         (MessageSyntaxError("The message is too long", status=513), "The message is too long"),
     ],
 )
-def test_malformed_request_is_refused(new_stack: Any, fault: Any, reason: Any) -> None:
+def test_malformed_request_is_refused(new_stack: Callable[..., Any], fault: Any, reason: Any) -> None:
     """A malformed request is answered with the status of its fault and a To tag, statelessly (8.2.7, 21.4.1)."""
     stack = new_stack()
     stack.layer.refuse_malformed(make_request(), fault, stack.flow)
@@ -36,7 +37,7 @@ def test_malformed_request_is_refused(new_stack: Any, fault: Any, reason: Any) -
     assert stack.told() == []
 
 
-def test_malformed_ack_is_not_answered(new_stack: Any) -> None:
+def test_malformed_ack_is_not_answered(new_stack: Callable[..., Any]) -> None:
     """An ACK is never answered, malformed or not (17)."""
     stack = new_stack()
     stack.layer.refuse_malformed(make_request("ACK"), MessageSyntaxError("Malformed To header field"), stack.flow)
@@ -46,7 +47,7 @@ def test_malformed_ack_is_not_answered(new_stack: Any) -> None:
 
 
 @pytest.mark.parametrize(("method", "sent"), [("INVITE", ["400"]), ("CANCEL", ["400 CANCEL"]), ("ACK", [])])
-def test_malformed_from_counts_where_it_is_needed(new_stack: Any, method: str, sent: Any) -> None:
+def test_malformed_from_counts_where_it_is_needed(new_stack: Callable[..., Any], method: str, sent: Any) -> None:
     """Without the cookie From is needed for matching, and refused if it is malformed; else it is ignored (8.2.2)."""
     stack = new_stack()
     octets = make_request(method, branch="1").to_bytes().replace(b"From: Alice <", b"From: Alice <<")
@@ -61,7 +62,7 @@ def test_malformed_from_counts_where_it_is_needed(new_stack: Any, method: str, s
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_second_final_response_is_dropped(new_stack: Any, method: str) -> None:
+def test_second_final_response_is_dropped(new_stack: Callable[..., Any], method: str) -> None:
     """Of two final responses only the first is sent, at once or later (17.2.1, 17.2.2)."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -77,7 +78,7 @@ def test_second_final_response_is_dropped(new_stack: Any, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_send_failure_within_request_received(new_stack: Any, transport: Any, method: str) -> None:
+def test_send_failure_within_request_received(new_stack: Callable[..., Any], transport: Any, method: str) -> None:
     """If the answer given at once cannot be sent, the transaction is over, and what follows is dropped (17.2.4)."""
 
     def answer(request: Request, transaction: Any) -> None:
@@ -97,7 +98,7 @@ def test_send_failure_within_request_received(new_stack: Any, transport: Any, me
 
 
 @pytest.mark.requirement("17.2.4-3")
-def test_send_failure_of_a_retransmission(new_stack: Any) -> None:
+def test_send_failure_of_a_retransmission(new_stack: Callable[..., Any]) -> None:
     """If a retransmission by Timer G cannot be sent, the transaction is over (17.2.4)."""
     stack = new_stack(answer=answering(302))
     stack.receive("INVITE")
@@ -108,7 +109,7 @@ def test_send_failure_of_a_retransmission(new_stack: Any) -> None:
     assert stack.clock.getDelayedCalls() == []
 
 
-def test_server_header(new_stack: Any) -> None:
+def test_server_header(new_stack: Callable[..., Any]) -> None:
     """Every response has the Server header field given, stateless ones too, unless it brings its own (20.35)."""
     stack = new_stack(server_header="ours/1", max_transactions=1)
     stack.receive("INVITE")
@@ -175,7 +176,7 @@ def receive_and_wait(stack: Any, method: str) -> None:
 
 @pytest.mark.parametrize("raising", RAISING)
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_sip_error_is_the_answer(new_stack: Any, method: str, raising: Any) -> None:
+def test_sip_error_is_the_answer(new_stack: Callable[..., Any], method: str, raising: Any) -> None:
     """A `SIPError` is the answer, with its reason and header fields, however it is raised (8.2)."""
     error = SIPError(480, "Gone Fishing", headers=[("Retry-After", "3600")])
     stack = new_stack(answer=raising(error))
@@ -188,7 +189,7 @@ def test_sip_error_is_the_answer(new_stack: Any, method: str, raising: Any) -> N
 
 
 @pytest.mark.parametrize("raising", RAISING)
-def test_syntax_error_is_the_answer(new_stack: Any, raising: Any) -> None:
+def test_syntax_error_is_the_answer(new_stack: Callable[..., Any], raising: Any) -> None:
     """A `MessageSyntaxError` of a header field that was asked for is answered with its status and reason (21.4.1)."""
     error = MessageSyntaxError("Malformed Contact header field")
 
@@ -204,7 +205,9 @@ def test_syntax_error_is_the_answer(new_stack: Any, raising: Any) -> None:
 
 
 @pytest.mark.parametrize("raising", RAISING)
-def test_syntax_error_elsewhere_is_500(new_stack: Any, logged_failures: list[LogEvent], raising: Any) -> None:
+def test_syntax_error_elsewhere_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], raising: Any
+) -> None:
     """A `MessageSyntaxError` in anything but the request is our fault: logged, and not blamed on the client."""
     stack = new_stack(answer=raising(MessageSyntaxError("Malformed URI")))
     receive_and_wait(stack, "INVITE")
@@ -216,7 +219,9 @@ def test_syntax_error_elsewhere_is_500(new_stack: Any, logged_failures: list[Log
 
 @pytest.mark.parametrize("raising", RAISING)
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_other_exception_is_500(new_stack: Any, logged_failures: list[LogEvent], method: str, raising: Any) -> None:
+def test_other_exception_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, raising: Any
+) -> None:
     """Any other exception is logged once, and answered 500 without details (21.5.1)."""
     stack = new_stack(answer=raising(RuntimeError("a fault of the handler's")))
     receive_and_wait(stack, method)
@@ -229,7 +234,9 @@ def test_other_exception_is_500(new_stack: Any, logged_failures: list[LogEvent],
 
 
 @pytest.mark.parametrize("error", [SIPError(486, "\ud800"), MessageSyntaxError("two\r\nlines")])
-def test_refusal_that_cannot_be_sent_is_500(new_stack: Any, logged_failures: list[LogEvent], error: Any) -> None:
+def test_refusal_that_cannot_be_sent_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], error: Any
+) -> None:
     """An exception that holds what no response can is a fault of its maker's, and answered 500 (21.5.1)."""
     stack = new_stack(answer=at_once(error))
     stack.receive("INVITE")
@@ -242,7 +249,9 @@ def test_refusal_that_cannot_be_sent_is_500(new_stack: Any, logged_failures: lis
 @pytest.mark.parametrize(
     ("method", "status"), [("INVITE", 180), ("INVITE", 200), ("INVITE", 404), ("MESSAGE", 200), ("MESSAGE", 404)]
 )
-def test_faulty_response_is_500(new_stack: Any, logged_failures: list[LogEvent], method: str, status: int) -> None:
+def test_faulty_response_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, status: int
+) -> None:
     """A response that cannot be put into octets is an exception of who made it, and answered 500 (21.5.1)."""
     stack = new_stack(answer=answering(status, body="text, not bytes"))
     stack.receive(method)
@@ -252,7 +261,7 @@ def test_faulty_response_is_500(new_stack: Any, logged_failures: list[LogEvent],
     logged_failures.clear()
 
 
-def test_exception_after_the_answer(new_stack: Any, logged_failures: list[LogEvent]) -> None:
+def test_exception_after_the_answer(new_stack: Callable[..., Any], logged_failures: list[LogEvent]) -> None:
     """What is raised after the final response changes nothing: a refusal is dropped, any other exception logged."""
 
     def answer_and_raise(error: Any) -> Any:
@@ -297,7 +306,7 @@ class Raising(RecordingTransactionUser):
         self._raise()
 
 
-def test_exception_in_transaction_cancelled(new_stack: Any, logged_failures: list[LogEvent]) -> None:
+def test_exception_in_transaction_cancelled(new_stack: Callable[..., Any], logged_failures: list[LogEvent]) -> None:
     """An exception from `transaction_cancelled` is the answer to the INVITE, as it is from `request_received`."""
     user = Raising(SIPError(487))
     stack = new_stack(user=user)
@@ -314,7 +323,7 @@ def test_exception_in_transaction_cancelled(new_stack: Any, logged_failures: lis
     user.error = None
 
 
-def test_exception_in_ack_received(new_stack: Any, logged_failures: list[LogEvent]) -> None:
+def test_exception_in_ack_received(new_stack: Callable[..., Any], logged_failures: list[LogEvent]) -> None:
     """An exception from `ack_received` is logged once; an ACK is never answered (17)."""
     stack = new_stack(user=Raising(SIPError(500)))
     stack.receive("ACK")
@@ -325,7 +334,9 @@ def test_exception_in_ack_received(new_stack: Any, logged_failures: list[LogEven
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_exception_in_transaction_ended(new_stack: Any, logged_failures: list[LogEvent], transport: Any) -> None:
+def test_exception_in_transaction_ended(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], transport: Any
+) -> None:
     """An exception from `transaction_ended` is logged once, and the transaction is forgotten all the same (17.2.1)."""
     user = Raising(RuntimeError(), answering(404))
     stack = new_stack(transport, user=user)

@@ -27,7 +27,7 @@ from twisted_sipuas.transport.routing import Trust
         ("", True),
     ],
 )
-def test_most_specific_network_decides(host: str, is_admitted: Any) -> None:
+def test_most_specific_network_decides(host: str, is_admitted: bool) -> None:
     """The longest prefix that an address is in decides; IPv4-mapped IPv6 is IPv4, and a zone does not count."""
     access = AccessList(allow=["192.0.2.8/29", "0.0.0.0/0", "::/0"], deny=["192.0.2.0/24", "fe80::/10"])
     assert access.admits(host) is is_admitted

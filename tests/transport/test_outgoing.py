@@ -81,7 +81,7 @@ class Bench:
         """The latest attempt fails."""
         self.attempts[-1].errback(ConnectionRefusedError())
 
-    def find(self, next_hop: Any, flow: Any = None, is_proven: Any = False, size: Any = 0) -> Any:
+    def find(self, next_hop: Any, flow: Any = None, is_proven: bool = False, size: Any = 0) -> Any:
         """Search; returns the list that has the result once it is there."""
         found: list[Any] = []
         search = self.flows.flow_for(SIPURI(next_hop), flow or RecordingFlow("UDP", SOURCE), is_proven, size)
@@ -124,7 +124,7 @@ def gone(transport: str = "TCP", source: Any = SOURCE) -> Any:
     ],
 )
 @pytest.mark.parametrize("is_proven", [False, True])
-def test_open_connection_is_used(transport: Any, next_hop: Any, is_proven: Any) -> None:
+def test_open_connection_is_used(transport: Any, next_hop: Any, is_proven: bool) -> None:
     """A connection from the peer that is open takes the request, whatever the next hop says (RFC 5923)."""
     bench = Bench()
     flow = RecordingFlow(transport, SOURCE)
@@ -259,7 +259,7 @@ def test_others_are_not_followed(next_hop: Any) -> None:
     ("source", "trusted", "is_proven"),
     [("192.0.2.1", None, True), ("192.0.2.1", "192.0.2.1", False), ("127.0.0.1", None, False)],
 )
-def test_others_are_followed(source: Any, trusted: Any, is_proven: Any) -> None:
+def test_others_are_followed(source: Any, trusted: Any, is_proven: bool) -> None:
     """A peer that is proven, trusted, or on this machine may send us elsewhere, also by name."""
     bench = Bench(trusted=trusted)
     flow = RecordingFlow("UDP", (source, 40000))

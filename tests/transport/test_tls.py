@@ -357,7 +357,7 @@ def test_all_faults_are_tested(files: Any) -> None:
 @pytest.mark.parametrize(
     ("days", "said"), [((-30, -1), "the certificate expired on"), ((1, 30), "the certificate is not valid before")]
 )
-def test_wrong_time(files: Any, warnings: Any, days: Any, said: Any) -> None:
+def test_wrong_time(files: Any, warnings: Any, days: Any, said: str) -> None:
     """A certificate out of its time is a warning, at start and at each reload, and is used."""
     own = issue(days=days)
     credentials = files.credentials(own)
@@ -846,7 +846,7 @@ async def test_certificate_for_another(files: Any, the_reactor: Any) -> None:
         ("example.net", [], False),
     ],
 )
-def test_host_of_the_peer(files: Any, host: str, names: Any, is_taken: Any) -> None:
+def test_host_of_the_peer(files: Any, host: str, names: Any, is_taken: bool) -> None:
     """The certificate has to be for the host we mean, by its SIP identities or IP addresses (RFC 5922, 7.2, 7.3)."""
     own = issue(*names, common_name="example.com")
     protocol = NoProtocol()

@@ -55,7 +55,7 @@ class Sender:
         self.sent: list[Any] = []
         self.pending: list[Any] = []
 
-    def send_request(self, request: Request, next_hop: Any, flow: Any, is_proven: Any) -> Any:
+    def send_request(self, request: Request, next_hop: Any, flow: Any, is_proven: bool) -> Any:
         self.sent.append((request, next_hop, flow, is_proven))
         self.pending.append(Deferred())
         return self.pending[-1]

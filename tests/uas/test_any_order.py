@@ -161,13 +161,13 @@ class Play:
             if not deferred.called:
                 deferred.callback("alice") if succeeds else deferred.errback(SIPError(403))
 
-    def be_slow(self, is_slow: Any) -> None:
+    def be_slow(self, is_slow: bool) -> None:
         self.doorkeeper.is_slow = is_slow
 
     def fail(self, fails: Any) -> None:
         self.caller.flow.failure = "no route" if fails else None
 
-    def answer_bye(self, is_answered: Any) -> None:
+    def answer_bye(self, is_answered: bool) -> None:
         pending = self.caller.sender.pending
         if pending:
             deferred = pending.pop()

@@ -136,7 +136,7 @@ def test_contact_of_a_handler() -> None:
     ],
 )
 def test_scheme_of_a_handlers_contact(
-    status: int, contact: Any, uri: str, is_sent: Any, logged_failures: list[LogEvent]
+    status: int, contact: Any, uri: str, is_sent: bool, logged_failures: list[LogEvent]
 ) -> None:
     """A Contact of another scheme, or not SIPS where it has to be, is the handler's fault, and never sent (12.1.1)."""
 
@@ -258,7 +258,7 @@ def test_empty_route_set() -> None:
         ("UDP", "sip:bob@example.com", False),
     ],
 )
-def test_secure_flag(transport: Any, uri: str, is_secure: Any) -> None:
+def test_secure_flag(transport: Any, uri: str, is_secure: bool) -> None:
     """A dialog is secure if the request came over TLS and for a SIPS URI (12.1.1)."""
     assert Caller(transport=transport).invite(uri=uri).dialog.is_secure is is_secure
 

@@ -344,7 +344,7 @@ def test_malformed_ack(name: str, errors: Any) -> None:
         ("handle_CANCEL", print, "Odd.handle_CANCEL would never be called: "),
     ],
 )
-def test_class_that_cannot_be_meant(name: str, value: str, said: Any) -> None:
+def test_class_that_cannot_be_meant(name: str, value: str, said: str) -> None:
     """A text where several are asked for, and a handler that nobody can have meant for one, are refused at once."""
     with pytest.raises(TypeError) as raised:
         type("Odd", (Phone,), {name: value})

@@ -95,7 +95,7 @@ def test_handler_that_will_not_be_cancelled() -> None:
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
-def test_canceller_that_raises(is_forced: Any, logged_failures: list[LogEvent]) -> None:
+def test_canceller_that_raises(is_forced: bool, logged_failures: list[LogEvent]) -> None:
     """A fault in the canceller of a handler's Deferred is logged once, and the call ends all the same (15.1.2)."""
 
     def canceller(deferred: Any) -> None:

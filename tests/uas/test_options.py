@@ -52,7 +52,7 @@ def test_response_is_built_as_any_other() -> None:
     ],
 )
 @pytest.mark.parametrize("within", [False, True])
-def test_description_of_what_media_it_can_do(accept: Any, has_body: Any, within: Any) -> None:
+def test_description_of_what_media_it_can_do(accept: Any, has_body: bool, within: Any) -> None:
     """A server that knows tells its media by a session description, if the request takes one (11.2)."""
     caller = Caller(AnsweringServer())
     if within:

@@ -72,7 +72,7 @@ class Fickle:
         self.waiting.append((pending, answer))
         return pending if how == "deferred" else self.coroutine(pending, how == "stubborn")
 
-    async def coroutine(self, pending: Any, is_stubborn: Any) -> Any:
+    async def coroutine(self, pending: Any, is_stubborn: bool) -> Any:
         try:
             return await pending
         except (Exception, asyncio.CancelledError):
@@ -90,7 +90,7 @@ class Fickle:
 class Play:
     """A redirect server over *services*, and what calls came to it; each method is an event."""
 
-    def __init__(self, services: Any, is_guarded: Any, asks_next: Any, cache: Any) -> None:
+    def __init__(self, services: Any, is_guarded: bool, asks_next: Any, cache: Any) -> None:
         self.clock = Clock()
         self.services = services
         self.locations = [guarded(each, self.clock, cache=cache) if is_guarded else each for each in services]
@@ -183,7 +183,7 @@ EVENTS = st.lists(
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_any_order(
-    logged_failures: list[LogEvent], events: Any, plans: Any, is_guarded: Any, asks_next: Any, cache: Any
+    logged_failures: list[LogEvent], events: Any, plans: Any, is_guarded: bool, asks_next: Any, cache: Any
 ) -> None:
     """In any order of what may happen each call gets one final response, and no timer, waiter or trial is left."""
     play = Play([Fickle(each) for each in plans], is_guarded, asks_next, cache)
