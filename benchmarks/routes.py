@@ -32,7 +32,7 @@ _ROUNDS = 7
 _TICK = 0.001
 _QUIET_TIME = 2.0
 
-_REQUEST = parse_message(
+_REQUEST: Any = parse_message(
     b"INVITE sip:x@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x@h>\r\n"
     b"Call-ID: x\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
 )
@@ -74,7 +74,8 @@ def _write_table(directory: Path, prefixes: list[str]) -> Path:
 
 
 def _report_lookups(directory: Path) -> None:
-    services, uris, times = {}, {}, {}
+    services, uris = {}, {}
+    times: dict[int, list[float]] = {}
     for count in _COUNTS:
         prefixes = _prefixes(count)
         services[count] = _service(_write_csv(directory, prefixes))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 import timeit
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.protocols.sip import MessagesParser
@@ -48,10 +50,10 @@ def yardstick() -> float:
 
 
 @pytest.fixture
-def measure(benchmark, yardstick, capsys):
+def measure(benchmark: Any, yardstick: float, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Return what measures a callable, and says its time in yardsticks."""
 
-    def run(function, *arguments):
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
         result = benchmark.pedantic(function, arguments, rounds=200, iterations=100, warmup_rounds=5)
         multiple = benchmark.stats.stats.min / yardstick
         benchmark.extra_info["yardsticks"] = round(multiple, 1)
@@ -62,13 +64,13 @@ def measure(benchmark, yardstick, capsys):
     return run
 
 
-def test_parse(measure):
+def test_parse(measure: Callable[..., Any]) -> None:
     """An INVITE of 600 octets and 12 header fields, so far that a stateless UAS can answer it."""
     request = measure(parse_message, INVITE)
     assert request.cseq.method == "INVITE"
 
 
-def test_build(measure):
+def test_build(measure: Callable[..., Any]) -> None:
     """The 302 for it, as it goes on the wire."""
     request = parse_message(INVITE)
     assert isinstance(request, Request)
@@ -79,7 +81,7 @@ def test_build(measure):
     assert measure(build).startswith(b"SIP/2.0 302 ")
 
 
-def test_frame(measure):
+def test_frame(measure: Callable[..., Any]) -> None:
     """The same INVITE cut out of a stream."""
     framer = StreamFramer()
 
@@ -90,9 +92,9 @@ def test_frame(measure):
     assert measure(frame) == INVITE
 
 
-def test_twisted_protocols_sip(measure):
+def test_twisted_protocols_sip(measure: Callable[..., Any]) -> None:
     """The same INVITE by Twisted's own parser."""
-    parsed = []
+    parsed: list[Any] = []
 
     def parse() -> None:
         parsed.clear()

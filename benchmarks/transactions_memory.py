@@ -17,7 +17,7 @@ from twisted_sipuas import SIPService, UserAgentServer, __version__
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
-from twisted_sipuas.transport.flow import DatagramFlow
+from twisted_sipuas.transport.flow import DatagramFlow, PacketInfo
 
 _COUNT = 100_000
 _PAGE = 4096
@@ -29,11 +29,16 @@ _REQUEST = make_request(
 class _Nowhere:
     """A socket that sends nothing."""
 
-    local_address = advertised_address = Address("198.51.100.1", 5060)
+    local_address = Address("198.51.100.1", 5060)
+    advertised_address: Address | None = local_address
     closed = False
 
     def send(self, data: bytes, destination: tuple[str, int], *options: object) -> None:
         """Drop *data*."""
+
+    def with_ttl(self, info: PacketInfo | None, ttl: int) -> PacketInfo:
+        """See `DatagramSender`: nothing here asks for it."""
+        raise NotImplementedError
 
 
 def _resident() -> int:

@@ -61,25 +61,32 @@ def serve_socket_loop() -> None:
 
 def serve_stock() -> None:
     from twisted.internet import reactor
+    from twisted.internet.interfaces import IReactorUDP, IUDPTransport
     from twisted.internet.protocol import DatagramProtocol
 
     class Stock(DatagramProtocol):
+        transport: IUDPTransport
+
         def datagramReceived(self, data: bytes, addr: Any) -> None:
             self.transport.write(ANSWER, addr)
 
-    print(reactor.listenUDP(0, Stock(), "127.0.0.1", maxPacketSize=65535).getHost().port, flush=True)
+    port: Any = IReactorUDP(reactor).listenUDP(0, Stock(), "127.0.0.1", maxPacketSize=65535)
+    print(port.getHost().port, flush=True)
     reactor.run()
 
 
 def serve_ours(interface: str = "127.0.0.1", with_parsing: bool = False) -> None:
     from twisted.internet import reactor
+    from zope.interface import implementer
 
+    from twisted_sipuas.interfaces import IMessageReceiver
     from twisted_sipuas.transport import udp
     from twisted_sipuas.transport.routing import response_route, stamp
 
     if not with_parsing:
-        udp.parse_message = copier(REQUEST)
+        udp.parse_message = copier(REQUEST)  # type: ignore[attr-defined]  # it is imported there
 
+    @implementer(IMessageReceiver)
     class Receiver:
         def message_received(self, message: Any, flow: Any) -> None:
             stamp(message, flow)
@@ -110,7 +117,7 @@ def copier(data: bytes) -> Any:
     """Return what takes the place of `parse_message`: always the same request, with its Via as it was received."""
     from twisted_sipuas.syntax.parsing import parse_message
 
-    parsed = parse_message(data)
+    parsed: Any = parse_message(data)
     via, rows, index = parsed.via, parsed.headers._rows, parsed.headers._index["via"]
     text, parameters, row = via.text, via.parameters, rows[0]
 

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 
 from twisted_sipuas.deferreds import begun, bounded, waited_for
 from twisted_sipuas.errors import UnavailableError
@@ -21,15 +22,15 @@ async def wait_for(deferred: Deferred[object]) -> object:
     return await deferred
 
 
-def results_of(deferred: object) -> list[object]:
+def results_of(deferred: object) -> list[Any]:
     """Return the list that what *deferred* fires with is put into."""
     assert isinstance(deferred, Deferred)
-    results: list[object] = []
+    results: list[Any] = []
     deferred.addBoth(results.append)
     return results
 
 
-def test_a_coroutine_that_need_not_wait():
+def test_a_coroutine_that_need_not_wait() -> None:
     """What it returns is there at once, and is not waited for."""
     fired: Deferred[object] = Deferred()
     fired.callback(7)
@@ -38,7 +39,7 @@ def test_a_coroutine_that_need_not_wait():
     assert waited_for(7) is None
 
 
-def test_a_coroutine_that_waits_more_than_once():
+def test_a_coroutine_that_waits_more_than_once() -> None:
     """It goes on with each result, and the `Deferred` fires with what it returns."""
     first: Deferred[object] = Deferred()
     second: Deferred[object] = Deferred()
@@ -81,7 +82,7 @@ def test_a_coroutine_of_another_type(taken_by):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_coroutine_that_raises(is_late):
+def test_a_coroutine_that_raises(is_late: bool) -> None:
     """Its exception is a failure of the `Deferred`, whether it comes at once or later."""
     awaited: Deferred[object] = Deferred()
     if not is_late:
@@ -92,7 +93,7 @@ def test_a_coroutine_that_raises(is_late):
     assert results[0].check(KeyError)
 
 
-def test_cancellation():
+def test_cancellation() -> None:
     """To cancel the `Deferred` is to cancel what the coroutine waits for, which it can clean up after."""
     steps = []
 
@@ -102,14 +103,14 @@ def test_cancellation():
         finally:
             steps.append("cleaned up")
 
-    pending = begun(cleaning_up())
+    pending: Any = begun(cleaning_up())
     results = results_of(pending)
     pending.cancel()
     assert steps == ["cleaned up"]
     assert results[0].check(CancelledError)
 
 
-def test_context():
+def test_context() -> None:
     """What a coroutine sets in its context stays there for the rest of it, and nowhere else."""
     variable: ContextVar[int] = ContextVar("variable", default=0)
     awaited: Deferred[object] = Deferred()
@@ -127,7 +128,7 @@ def test_context():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_coroutine_that_waits_for_ever():
+def test_a_coroutine_that_waits_for_ever() -> None:
     """One that nobody can go on with is collected in silence."""
     begun(wait_for(Deferred()))
     gc.collect()
@@ -154,7 +155,7 @@ async def going_on(deferred: Deferred[object]) -> object:
 @pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("canceller", CANCELLERS.values(), ids=CANCELLERS)
 @pytest.mark.parametrize("ended_by", [TimeoutError, CancelledError])
-def test_who_ended_it(canceller, ended_by, goes_on):
+def test_who_ended_it(canceller: Any, ended_by: Any, goes_on: Any) -> None:
     """What waiting ends with tells who ended it, however that which was waited for takes its cancellation."""
     clock = Clock()
     pending: Deferred[object] = Deferred(canceller)
@@ -171,7 +172,7 @@ def test_who_ended_it(canceller, ended_by, goes_on):
 @pytest.mark.parametrize("seconds", [None, 2])
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("result", [7, None, KeyError("a")])
-def test_result_in_time(result, is_late, seconds):
+def test_result_in_time(result: Any, is_late: bool, seconds: float) -> None:
     """A result that comes in time, or an exception, is passed on, and leaves no timer."""
     clock = Clock()
     pending: Deferred[object] = Deferred()
@@ -187,7 +188,7 @@ def test_result_in_time(result, is_late, seconds):
 
 
 @pytest.mark.parametrize("error", [CancelledError(), asyncio.CancelledError()])
-def test_given_up_of_its_own_accord(error):
+def test_given_up_of_its_own_accord(error: Any) -> None:
     """What gives up though nobody asked it to is a failure like others, and no cancellation."""
     pending: Deferred[object] = Deferred()
     results = results_of(bounded(pending, Clock(), 2))
@@ -195,16 +196,20 @@ def test_given_up_of_its_own_accord(error):
     assert results[0].check(UnavailableError)
 
 
-def test_canceller_that_fails(logged_failures):
+def test_canceller_that_fails(logged_failures: list[LogEvent]) -> None:
     """A canceller that raises is logged, and the time is up all the same."""
     clock = Clock()
-    results = results_of(bounded(Deferred(lambda deferred: 1 / 0), clock, 2))
+
+    def fail(deferred: Deferred[Any]) -> None:
+        raise ZeroDivisionError
+
+    results = results_of(bounded(Deferred(fail), clock, 2))
     clock.advance(2)
     assert results[0].check(TimeoutError)
     assert logged_failures.pop()["log_failure"].check(ZeroDivisionError)
 
 
-def test_cancelled_by_the_canceller():
+def test_cancelled_by_the_canceller() -> None:
     """A canceller that has its caller give up meanwhile does no harm."""
     clock = Clock()
     waiting = bounded(Deferred(lambda deferred: waiting.cancel()), clock, 2)

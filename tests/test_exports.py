@@ -14,12 +14,12 @@ PUBLIC = """
 """
 
 
-def test_public_names():
+def test_public_names() -> None:
     """The list of public names changes only on purpose."""
     assert sorted(twisted_sipuas.__all__) == sorted(PUBLIC.split())
 
 
-def test_public_names_exist_and_are_documented():
+def test_public_names_exist_and_are_documented() -> None:
     """Each public name is there, and says what it is."""
     for name in twisted_sipuas.__all__:
         assert getattr(twisted_sipuas, name).__doc__, name

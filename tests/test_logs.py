@@ -15,9 +15,11 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, globalLogPublisher, textFileLogObserver
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_sipuas import RedirectServer, UserAgentServer
 from twisted_sipuas.errors import UnavailableError
+from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location.guarded import GuardedLocationService
 from twisted_sipuas.logs import Logger, visible
 from twisted_sipuas.service import SIPService
@@ -58,10 +60,10 @@ def service(user: Any) -> tuple[SIPService, RecordingFlow]:
 
 def handler_fails() -> None:
     class Failing(UserAgentServer):
-        def handle_INFO(self, request: Any, transaction: Any) -> None:
+        def handle_INFO(self, request: Request, transaction: Any) -> None:
             raise ValueError(HOSTILE)
 
-        async def handle_MESSAGE(self, request: Any, transaction: Any) -> None:
+        async def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             raise KeyError(HOSTILE)
 
     server, flow = service(Failing())
@@ -70,7 +72,7 @@ def handler_fails() -> None:
 
 
 def transaction_user_fails() -> None:
-    def failing(request: Any, transaction: Any) -> None:
+    def failing(request: Request, transaction: Any) -> None:
         raise RuntimeError(HOSTILE)
 
     server, flow = service(RecordingTransactionUser(failing))
@@ -95,6 +97,7 @@ def trace_fails() -> None:
 
 
 def look_up_fails() -> None:
+    @implementer(ILocationService)
     class Table:
         description = f"http:{HOSTILE}"
 
@@ -264,7 +267,7 @@ def test_secrets_of_a_uri(uri: str, shown: str) -> None:
 def test_credentials_are_not_logged(logged: Callable[[], str]) -> None:
     """Neither the trace nor the log of a handler's failure has the credentials of the request."""
 
-    def failing(request: Any, transaction: Any) -> None:
+    def failing(request: Request, transaction: Any) -> None:
         raise ValueError("no answer")
 
     server, flow = service(RecordingTransactionUser(failing))

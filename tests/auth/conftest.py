@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
+
+from tests.log_observers import log_observer
 
 
 @implementer(ICredentialsChecker)
@@ -16,11 +21,11 @@ class Asked:
 
     credentialInterfaces = (IUsernameHashedPassword,)
 
-    def __init__(self, passwords):
+    def __init__(self, passwords: Any) -> None:
         self.passwords = passwords
-        self.names = []
+        self.names: list[Any] = []
 
-    def requestAvatarId(self, credentials):
+    def requestAvatarId(self, credentials: Any) -> Any:
         self.names.append(credentials.username)
         password = self.passwords.get(credentials.username)
         if password is None or not credentials.checkPassword(password):
@@ -29,16 +34,17 @@ class Asked:
 
 
 @pytest.fixture
-def checker():
+def checker() -> Asked:
     return Asked({b"alice": b"secret"})
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[list[Any]]:
     """The lines that are logged."""
     lines = []
 
-    def note(event):
+    @log_observer
+    def note(event: dict[str, Any]) -> None:
         lines.append(event["log_format"].format(**event))
 
     globalLogPublisher.addObserver(note)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
@@ -20,12 +23,12 @@ from twisted_sipuas.auth.subscriber import subscription_of
         ("memory:alice:secret", InMemoryUsernamePasswordDatabaseDontUse),
     ],
 )
-def test_kinds(text, kind):
+def test_kinds(text: str, kind: type[Any]) -> None:
     """Ours come before those that `strcred` finds."""
     assert type(credentials_checker(text, REALM, None)) is kind
 
 
-def test_plugin():
+def test_plugin() -> None:
     """A `strcred` text of Twisted's own works: names and passwords are octets for it too."""
     client = Client(credentials_checker("memory:alice:secret:J\u00e4son:\u00fc", REALM, None))
     assert client.send(authorization(client.challenge())).status == 200
@@ -48,7 +51,7 @@ def test_plugin():
         ("", "no such checker"),
     ],
 )
-def test_mistakes(text, said):
+def test_mistakes(text: str, said: str) -> None:
     """A checker that there is not, or that cannot serve digests, is refused in one line, without its text."""
     with pytest.raises(ValueError) as raised:
         credentials_checker(text, REALM, None)
@@ -67,21 +70,24 @@ def test_mistakes(text, said):
         ("Our Company", [], "Our Company"),
     ],
 )
-def test_domain_of_subscribers(realm, domains, domain):
+def test_domain_of_subscribers(realm: str, domains: list[str], domain: str) -> None:
     """A subscriber whose name has no domain is of the realm's, in the one spelling, or of the first that is served."""
-    checker = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
-    credentials = Question("alice", "secret")
-    assert subscription_of(credentials, checker._domain).identity == f"alice@{domain}"
+    checker: Any = credentials_checker("subscriber:sqlite:s.sqlite", realm, None, domains)
+    credentials: Any = Question("alice", "secret")
+    subscription = subscription_of(credentials, checker._domain)
+    assert subscription is not None
+    assert subscription.identity == f"alice@{domain}"
 
 
-def test_file_with_a_connection_string(tmp_path, monkeypatch):
+def test_file_with_a_connection_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """@FILE is looked for where file: is, in $STATE_DIRECTORY if that is set."""
     (tmp_path / "dsn").write_text("host=db.example dbname=kamailio\n")
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    assert "db.example" in credentials_checker("subscriber:postgres:@dsn", REALM, None).description
+    checker: Any = credentials_checker("subscriber:postgres:@dsn", REALM, None)
+    assert "db.example" in checker.description
 
 
-def test_forms():
+def test_forms() -> None:
     """What can be given is listed, and what could not serve is not."""
     forms = [form.partition(":")[0] for form in checker_forms()]
     assert forms[:2] == ["file", "subscriber"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from twisted_sipuas.auth.digest import ALGORITHMS, Digest, challenge, ha1, octet
 from twisted_sipuas.syntax.auth import WWWAuthenticate
 
 
-def digest(**changes):
+def digest(**changes: str | None) -> Any:
     """A digest of Mufasa's, as RFC 2617, 3.5, has it."""
     values = {
         "username": "Mufasa",
@@ -35,7 +36,7 @@ RFC_7616 = {
     "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
     "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
 }
-EXAMPLES = {
+EXAMPLES: dict[str, Any] = {
     "RFC 2617, 3.5": ({}, "Circle Of Life"),
     "RFC 2069, 2.4, as corrected": (
         {"qop": None, "response": "1949323746fe6a43ef61f9606e7febea"},
@@ -70,7 +71,7 @@ EXAMPLES = {
 
 @pytest.mark.requirement("8760-2", "22.4-9")
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_worked_examples(name):
+def test_worked_examples(name: str) -> None:
     """The examples of the RFCs come out as they print them, those without qop too."""
     changes, password = EXAMPLES[name]
     given_digest = digest(**changes)
@@ -91,7 +92,20 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters=":\r\n\0"), max_s
     qop=st.sampled_from([None, "auth", "auth-int"]),
     count=st.integers(1, 0xFFFFFFFF), body=st.binary(max_size=50), other=TEXT,
 )  # fmt: skip
-def test_round_trip(algorithm, username, password, realm, nonce, uri, cnonce, method, qop, count, body, other):
+def test_round_trip(
+    algorithm: str,
+    username: str,
+    password: str,
+    realm: str,
+    nonce: str,
+    uri: str,
+    cnonce: str,
+    method: str,
+    qop: str | None,
+    count: int,
+    body: bytes,
+    other: str,
+) -> None:
     """What a client computes by the RFCs, we find right; with another password, nonce or uri, wrong."""
     nc = f"{count:08x}"
     computed = response(
@@ -112,7 +126,7 @@ def test_round_trip(algorithm, username, password, realm, nonce, uri, cnonce, me
 
 
 @pytest.mark.requirement("22.4-7")
-def test_empty_body():
+def test_empty_body() -> None:
     """The hash of a body that is not there is that of the empty string (22.4)."""
     empty = hashlib.md5(b"").hexdigest()
     assert empty == "d41d8cd98f00b204e9800998ecf8427e"
@@ -125,7 +139,7 @@ def test_empty_body():
 
 @pytest.mark.requirement("8760-3")
 @pytest.mark.parametrize(("algorithm", "length"), [("MD5", 32), ("SHA-256", 64), ("SHA-512-256", 64), ("md5-SESS", 32)])
-def test_length_of_a_response(algorithm, length):
+def test_length_of_a_response(algorithm: Any, length: Any) -> None:
     """A response is as long as its algorithm makes it, no more and no less (RFC 8760, 2.5)."""
     assert digest(algorithm=algorithm, response="0" * length).algorithm.length == length
     for wrong in (length - 1, length + 1, 96 - length):
@@ -133,7 +147,7 @@ def test_length_of_a_response(algorithm, length):
             digest(algorithm=algorithm, response="0" * wrong)
 
 
-FAULTS = {
+FAULTS: dict[str, dict[str, Any]] = {
     "no username": {"username": None},
     "no realm": {"realm": None},
     "no nonce": {"nonce": None},
@@ -151,28 +165,28 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_no_digest(fault):
+def test_what_is_no_digest(fault: str) -> None:
     """Parameters that are missing or malformed make no digest (RFC 7616, 3.4)."""
     with pytest.raises(ValueError):
         digest(**FAULTS[fault])
 
 
-def test_upper_case():
+def test_upper_case() -> None:
     """Hexadecimal digits have no case in a response, nor has the name of an algorithm (7.3.1)."""
     upper = digest(response="6629FAE49393A05397450978507C4EF1", algorithm="md5")
     assert upper.is_proof(ha1("MD5", b"Mufasa", "testrealm@host.com", b"Circle Of Life").upper(), "GET")
 
 
-def test_octets_that_are_no_utf_8():
+def test_octets_that_are_no_utf_8() -> None:
     """A username is the octets that were sent, whatever they are."""
     text = b"J\xe4son".decode("utf-8", "surrogateescape")
     assert digest(username=text).username == b"J\xe4son"
 
 
-def test_session_goes_on_with_its_first_cnonce():
+def test_session_goes_on_with_its_first_cnonce() -> None:
     """The secret of a -sess algorithm may be made with the first cnonce of a nonce (RFC 7616, 3.4.2)."""
     secret = ha1("SHA-256", b"Mufasa", "testrealm@host.com", b"Circle Of Life")
-    fields = {"qop": "auth", "nc": "00000002", "cnonce": "second", "body": b""}
+    fields: dict[str, Any] = {"qop": "auth", "nc": "00000002", "cnonce": "second", "body": b""}
     computed = response(
         "SHA-256-sess",
         "Mufasa",
@@ -189,7 +203,7 @@ def test_session_goes_on_with_its_first_cnonce():
     assert not received.is_proof(secret, "GET")
 
 
-def test_challenge():
+def test_challenge() -> None:
     """A challenge is what 20.44 prints: everything quoted but stale and algorithm (RFC 7616, 3.3)."""
     text = challenge('Atlanta "A"', "n", ALGORITHMS["sha-256"], "auth,auth-int", is_stale=True, opaque="o")
     assert text == (
@@ -200,6 +214,6 @@ def test_challenge():
         challenge("a\r\nb", "n", ALGORITHMS["md5"], "auth")
 
 
-def test_digests_do_not_tell_themselves():
+def test_digests_do_not_tell_themselves() -> None:
     """The text of a digest for logs has nothing that a password could be guessed from."""
     assert "6629fae4" not in repr(digest())

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from tests.auth.client import REALM, Client, authorization, parameters
 from twisted_sipuas import StartError
 from twisted_sipuas.auth import PasswordFile
+from twisted_sipuas.auth.credentials import DigestCredentials
 from twisted_sipuas.auth.digest import ha1
 
 
 class Pool:
     """A thread pool whose thread works when the test says so."""
 
-    def __init__(self):
-        self.work = []
+    def __init__(self) -> None:
+        self.work: list[Any] = []
 
-    def callInThreadWithCallback(self, done, function, *arguments, **options):
+    def callInThreadWithCallback(
+        self, done: Callable[..., Any], function: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> None:
         self.work.append((done, function, arguments, options))
 
-    def run(self):
+    def run(self) -> None:
         for done, function, arguments, options in self.work:
             try:
                 result = function(*arguments, **options)
@@ -40,37 +47,39 @@ class Pool:
 class Reactor(Clock):
     """A clock with a thread pool."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.pool = Pool()
 
-    def getThreadPool(self):
+    def getThreadPool(self) -> Pool:
         return self.pool
 
-    def callFromThread(self, function, *arguments, **options):
+    def callFromThread(
+        self, function: Callable[..., Any], *arguments: Failure | tuple[Any, ...], **options: Any
+    ) -> None:
         function(*arguments, **options)
 
 
 class Passwords:
     """A running `PasswordFile` of *text*; `knows` asks it for a password."""
 
-    def __init__(self, path, text):
+    def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.reactor = Reactor()
         self.write(text)
         self.checker = PasswordFile(str(path), REALM, self.reactor)
         self.checker.startService()
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         """Put *text* in the place of the file, as an editor does."""
         beside = self.path.with_name("beside")
         beside.write_text(text)
         beside.replace(self.path)
 
-    def ask(self, password, user="alice"):
-        return self.checker.requestAvatarId(Question(user, password))
+    def ask(self, password: str, user: str = "alice") -> Any:
+        return self.checker.requestAvatarId(cast(DigestCredentials, Question(user, password)))
 
-    def knows(self, password, user="alice"):
+    def knows(self, password: str, user: str = "alice") -> Any:
         """Whether *password* is that of *user*, told at once."""
         try:
             return self.ask(password, user) == user.encode()
@@ -83,24 +92,24 @@ class Question:
 
     realm = REALM
 
-    def __init__(self, user, password, hash_name="SHA-256"):
+    def __init__(self, user: str, password: str, hash_name: str = "SHA-256") -> None:
         self.username = user.encode()
         self.hash_name = hash_name
         self._secret = ha1(hash_name, self.username, REALM, password.encode()).encode()
 
-    def checkPassword(self, password):
+    def checkPassword(self, password: bytes) -> bool:
         return self.checkHash(ha1(self.hash_name, self.username, REALM, password).encode())
 
-    def checkHash(self, digits):
+    def checkHash(self, digits: bytes) -> bool:
         return digits == self._secret
 
 
 @pytest.fixture
-def passwords(tmp_path):
+def passwords(tmp_path: Path) -> Passwords:
     return Passwords(tmp_path / "users", "alice:secret\n")
 
 
-def test_answers_at_once(passwords):
+def test_answers_at_once(passwords: Passwords) -> None:
     """A user is known, or not, without waiting; the file is not even looked at within a second."""
     assert passwords.knows("secret")
     assert not passwords.knows("guess")
@@ -110,7 +119,7 @@ def test_answers_at_once(passwords):
     assert passwords.reactor.pool.work == []
 
 
-def test_change(passwords, logged):
+def test_change(passwords: Passwords, logged: list[Any]) -> None:
     """Who asks after a change waits until the file was read, in a thread; and so does who asks meanwhile."""
     passwords.write("alice:changed\nbob:builder\n")
     passwords.reactor.advance(1)
@@ -124,7 +133,7 @@ def test_change(passwords, logged):
 
 
 @pytest.mark.parametrize("text", ["alice secret\n", None])
-def test_mistake_in_a_change(passwords, logged, text):
+def test_mistake_in_a_change(passwords: Passwords, logged: list[Any], text: str | None) -> None:
     """A file that has a mistake, or is gone, is logged once, and the users stay; when it is mended, it counts."""
     if text is None:
         passwords.path.unlink()
@@ -146,7 +155,7 @@ def test_mistake_in_a_change(passwords, logged, text):
     assert passwords.knows("mended")
 
 
-def test_who_waits_no_longer(passwords):
+def test_who_waits_no_longer(passwords: Passwords) -> None:
     """Who gave up waiting is told nothing, and the others are."""
     passwords.write("alice:changed\n")
     passwords.reactor.advance(1)
@@ -157,7 +166,7 @@ def test_who_waits_no_longer(passwords):
     assert second.result == b"alice"
 
 
-def test_hashes(tmp_path):
+def test_hashes(tmp_path: Path) -> None:
     """Hashes are held against digests of their algorithm, and others are not offered."""
     digits = ha1("MD5", b"alice", REALM, b"secret")
     checker = Passwords(tmp_path / "users", f"alice:{REALM}:{digits}\n").checker
@@ -167,18 +176,18 @@ def test_hashes(tmp_path):
     assert client.send(authorization(challenges[0])).status == 200
     assert client.send(authorization(challenges[0], password="guess", nc="00000002")).status == 401
     with pytest.raises(UnauthorizedLogin):
-        checker.requestAvatarId(Question("alice", "secret"))
+        checker.requestAvatarId(cast(DigestCredentials, Question("alice", "secret")))
     elsewhere = Question("alice", "secret", "MD5")
     elsewhere.realm = "example.org"
     with pytest.raises(UnauthorizedLogin):
-        checker.requestAvatarId(elsewhere)
+        checker.requestAvatarId(cast(DigestCredentials, elsewhere))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [(None, "No such file or directory"), ("alice:a\nbob\n", "line 2: expected user:password")],
 )
-def test_mistake_at_the_start(tmp_path, text, said):
+def test_mistake_at_the_start(tmp_path: Path, text: str | None, said: str) -> None:
     """A file that cannot be read when the service starts ends that with one line."""
     path = tmp_path / "users"
     if text is not None:
@@ -188,17 +197,17 @@ def test_mistake_at_the_start(tmp_path, text, said):
     assert str(path) in str(raised.value)
 
 
-def test_state_directory(tmp_path, monkeypatch):
+def test_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative name is taken from where systemd keeps state, if it says so."""
     (tmp_path / "users").write_text("alice:secret\n")
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/elsewhere")
     checker = PasswordFile("users", REALM, Reactor())
     checker.privilegedStartService()
-    assert checker.requestAvatarId(Question("alice", "secret")) == b"alice"
+    assert checker.requestAvatarId(cast(DigestCredentials, Question("alice", "secret"))) == b"alice"
     assert checker.description == "file:users"
 
 
-def test_link_that_leads_elsewhere(tmp_path):
+def test_link_that_leads_elsewhere(tmp_path: Path) -> None:
     """A link may be changed to lead to another file, as deployments do."""
     for name in ("old", "new"):
         (tmp_path / name).write_text(f"alice:{name}\n")
@@ -210,13 +219,13 @@ def test_link_that_leads_elsewhere(tmp_path):
     os.symlink(tmp_path / "new", tmp_path / "next")
     (tmp_path / "next").replace(link)
     reactor.advance(1)
-    answer = checker.requestAvatarId(Question("alice", "new"))
+    answer = checker.requestAvatarId(cast(DigestCredentials, Question("alice", "new")))
     reactor.pool.run()
     assert answer.result == b"alice"
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
-def test_no_name(path):
+def test_no_name(path: str) -> None:
     """What cannot be the name of a file is refused."""
     with pytest.raises(ValueError, match="name of a file"):
         PasswordFile(path, REALM, Reactor())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,11 @@ MD5 = b"0" * 31 + b"A"
 SHA = b"1" * 64
 
 
-def users(*lines, realm="example.com"):
+def users(*lines: bytes, realm: str = "example.com") -> Any:
     return parse_users([line + b"\n" for line in lines], realm)
 
 
-def test_passwords():
+def test_passwords() -> None:
     """A line is cut at its first colon, and nothing of the password is taken away."""
     read = users(b"alice:secret", b"bob: a:b ", b"", b"  ", b"# carol:x", b"dave:#1\r", b"J\xe4son:\xff")
     assert {user: secrets.password for user, secrets in read.secrets.items()} == {
@@ -31,7 +32,7 @@ def test_passwords():
     assert read.hashes == set(HASHES)
 
 
-def test_hashes():
+def test_hashes() -> None:
     """A line that ends in a colon and 32 or 64 hexadecimal digits has a hash of its realm: MD5, or mostly SHA-256."""
     read = users(
         b"alice:example.com:" + MD5,
@@ -49,17 +50,17 @@ def test_hashes():
     }
 
 
-def test_realm_with_a_colon():
+def test_realm_with_a_colon() -> None:
     """A realm is all between the first colon and the last."""
     assert users(b"alice:a:b:" + MD5, realm="a:b").secrets[b"alice"].hashes == {"MD5": MD5}
 
 
-def test_hash_is_no_password():
+def test_hash_is_no_password() -> None:
     """A hash for another realm lets nobody in: who steals it from elsewhere has no password here."""
     assert users(b"alice:example.org:" + MD5).secrets == {}
 
 
-def test_htdigest():
+def test_htdigest() -> None:
     """What Apache's htdigest writes is MD5 of user, realm and password (RFC 7616, 3.4.2)."""
     digits = hashlib.md5(b"alice:example.com:secret").hexdigest().encode()
     assert users(b"alice:example.com:" + digits).secrets[b"alice"].hashes == {"MD5": digits}
@@ -73,7 +74,7 @@ def test_htdigest():
         ([], set(HASHES)),
     ],
 )
-def test_hashes_in_common(lines, hashes):
+def test_hashes_in_common(lines: Any, hashes: Any) -> None:
     """The hashes are those that digests of every user may be made with."""
     assert users(*lines).hashes == hashes
 
@@ -91,7 +92,7 @@ def test_hashes_in_common(lines, hashes):
         ([b"alice:example.com:" + MD5, b"bob:example.com:" + SHA], "no algorithm in common"),
     ],
 )
-def test_mistakes(lines, said):
+def test_mistakes(lines: list[bytes], said: str) -> None:
     """A mistake is told with the number of its line, and without what stands there."""
     with pytest.raises(ValueError) as raised:
         users(*lines)
@@ -101,7 +102,7 @@ def test_mistakes(lines, said):
 
 
 @given(st.lists(st.binary(max_size=120)))
-def test_any_file(lines):
+def test_any_file(lines: list[bytes]) -> None:
     """Any file is read, or refused with one line that says why."""
     said = ""
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.application.service import Service
 from twisted.internet.task import Clock
@@ -16,14 +18,14 @@ CONTACT = (("Contact", "<sip:bob@192.0.2.4>"),)
 class Redirected(Client):
     """A client of a redirect server with a registrar, of which only the former was given an authenticator."""
 
-    def __init__(self, checker):
+    def __init__(self, checker: Any) -> None:
         super().__init__(checker, self.serve, transport="TCP")
 
-    def serve(self, authenticator, clock):
+    def serve(self, authenticator: DigestAuthenticator, clock: Clock) -> RedirectServer:
         self.store = MemoryBindingStore(clock)
         return RedirectServer([self.store], registrar=Registrar(self.store), authenticator=authenticator)
 
-    def register(self, address, **credentials):
+    def register(self, address: str, **credentials: Any) -> Any:
         """Register a contact of *address* by the digest that *credentials* make, and return the status."""
         uri = f"sip:{REALM}"
         fields = {"to": f"<{address}>", "headers": CONTACT}
@@ -33,12 +35,12 @@ class Redirected(Client):
 
 
 @pytest.fixture
-def client(checker):
+def client(checker: Any) -> Redirected:
     return Redirected(checker)
 
 
 @pytest.mark.requirement("22-2")
-def test_own_address_of_record(client):
+def test_own_address_of_record(client: Redirected) -> None:
     """Who has proven who he is may change the bindings of his own address-of-record, and gets 403 for others (22)."""
     assert client.register(f"sip:alice@{REALM}") == 200
     assert client.register(URI) == 403
@@ -46,7 +48,7 @@ def test_own_address_of_record(client):
     assert len(client.store.bindings(f"sip:alice@{REALM}")[0]) == 1
 
 
-def test_users_with_a_domain(checker):
+def test_users_with_a_domain(checker: Any) -> None:
     """A user whose name has a domain has an address-of-record there alone."""
     checker.passwords[b"alice@example.org"] = b"secret"
     client = Redirected(checker)
@@ -55,10 +57,10 @@ def test_users_with_a_domain(checker):
 
 
 @pytest.mark.requirement("22.1-2")
-def test_nothing_is_looked_up_for_strangers(client):
+def test_nothing_is_looked_up_for_strangers(client: Any) -> None:
     """A redirect server tells nobody where a user is, nor whether there is one, before it knows who asks (22.1)."""
     client.register(f"sip:alice@{REALM}")
-    looked_up = []
+    looked_up: Any = []
     lookup = client.store.lookup
     client.store.lookup = lambda uri, request: looked_up.append(uri) or lookup(uri, request)
     client.server.locations = (client.store,)
@@ -70,7 +72,7 @@ def test_nothing_is_looked_up_for_strangers(client):
     assert client.send(digest, "INVITE", uri).status == 302
 
 
-def test_registrar_that_has_none_gets_the_authenticator(client, checker):
+def test_registrar_that_has_none_gets_the_authenticator(client: Redirected, checker: Any) -> None:
     """A redirect server that asks who sends requests does not leave REGISTER open by oversight."""
     assert client.server.registrar.authenticator is client.authenticator
     own = DigestAuthenticator([checker], REALM)
@@ -79,7 +81,7 @@ def test_registrar_that_has_none_gets_the_authenticator(client, checker):
     assert registrar.authenticator is own
 
 
-def test_counters(client, checker):
+def test_counters(client: Redirected, checker: Any) -> None:
     """What an authenticator counts for both is told once; what a registrar has of its own, apart."""
     client.register(f"sip:alice@{REALM}")
     counters = client.service.counters
@@ -89,13 +91,15 @@ def test_counters(client, checker):
     assert client.service.counters["registrar_authentication_accepted"] == 0
 
 
-def test_checkers_are_started(checker):
+def test_checkers_are_started(checker: Any) -> None:
     """A checker that is a service is started once, and before anything is served."""
 
-    class Started(Service, type(checker)):
+    kind: Any = type(checker)
+
+    class Started(Service, kind):  # type: ignore[misc]  # whichever checker it is
         starts = 0
 
-        def startService(self):
+        def startService(self) -> None:
             super().startService()
             self.starts += 1
 
@@ -113,7 +117,7 @@ def test_checkers_are_started(checker):
     assert not started.running
 
 
-def test_identity_is_gone_with_the_request(client):
+def test_identity_is_gone_with_the_request(client: Redirected) -> None:
     """Each request has to prove anew who sent it."""
     uri = f"sip:alice@{REALM}"
     digest = authorization(client.challenge(method="INVITE", uri=uri), method="INVITE", uri=uri)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from twisted.python import usage
 
@@ -38,14 +41,14 @@ class Both(RedirectServer):
 """
 
 
-def made(*arguments):
+def made(*arguments: Any) -> Any:
     """Return the options that the command line makes."""
     options = Options()
     options.parseOptions(arguments)
     return options
 
 
-def told(*arguments):
+def told(*arguments: Any) -> Any:
     """Return what is said of a mistake in *arguments*, which is one line."""
     with pytest.raises(usage.UsageError) as raised:
         made(*arguments)
@@ -54,7 +57,7 @@ def told(*arguments):
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The name of a module in the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -62,7 +65,7 @@ def module(tmp_path, monkeypatch):
     return "guarded_desks"
 
 
-def asked(user, method, uri="sip:bob@example.com"):
+def asked(user: Any, method: str, uri: str = "sip:bob@example.com") -> Any:
     """Whether *user*, and its registrar for REGISTER, asks for a digest."""
     server = user.registrar if method == "REGISTER" and getattr(user, "registrar", None) else user
     request = make_request(method, uri)
@@ -71,7 +74,7 @@ def asked(user, method, uri="sip:bob@example.com"):
 
 @pytest.mark.requirement("22.1-1", "22.1-2", "26.3.1-3")
 @pytest.mark.parametrize("mode", ["redirect", "stateful", "stateless"])
-def test_who_is_asked(mode):
+def test_who_is_asked(mode: Any) -> None:
     """With --auth every role asks for a digest, the registrar too; OPTIONS for the server itself is open (22.1)."""
     options = made("--mode", mode, *AUTH)
     user = options.transaction_user
@@ -85,7 +88,7 @@ def test_who_is_asked(mode):
     )
 
 
-def test_nobody_is_asked():
+def test_nobody_is_asked() -> None:
     """Without --auth nobody is asked, and the log says so."""
     options = made()
     assert options.transaction_user.authenticator is None
@@ -93,7 +96,7 @@ def test_nobody_is_asked():
 
 
 @pytest.mark.requirement("22.1-7", "22.1-8", "22.1-9", "26.3.1-4")
-def test_realm():
+def test_realm() -> None:
     """The realm is a domain of ours, the first one given, unless it is said: unique, and readable to people (22.1)."""
     assert (
         made("--auth", "file:users", "--domain", "a.example", "--domain", "b.example").authenticator.realm
@@ -105,7 +108,7 @@ def test_realm():
     assert "people can read" in told("--auth", "file:users", "--realm", "a\tb")
 
 
-def test_methods():
+def test_methods() -> None:
     """--auth-methods narrows what is asked about, and the log says what is left open."""
     options = made(*AUTH, "--auth-methods", "REGISTER,INVITE")
     user = options.transaction_user
@@ -116,7 +119,7 @@ def test_methods():
     assert not asked(user, "REGISTER")
 
 
-def test_algorithms_and_qop():
+def test_algorithms_and_qop() -> None:
     """Algorithms and qop are offered in the order given."""
     authenticator = made(
         *AUTH, "--auth-algorithms", "SHA-512-256,md5-sess", "--auth-qop", "auth-int,auth"
@@ -125,7 +128,7 @@ def test_algorithms_and_qop():
     assert authenticator.qop == ("auth-int", "auth")
 
 
-def test_checkers_in_order():
+def test_checkers_in_order() -> None:
     """--auth may be given again and again."""
     authenticator = made("--auth", "file:users", *AUTH, "--auth", "subscriber:sqlite:s.sqlite").authenticator
     assert [type(checker).__name__ for checker in authenticator.checkers] == [
@@ -133,14 +136,14 @@ def test_checkers_in_order():
     ]  # fmt: skip
 
 
-def test_registrar_on_a_public_address():
+def test_registrar_on_a_public_address() -> None:
     """With --auth a registrar may listen where others reach it, but not if REGISTER is left open."""
     assert made(*PUBLIC, *AUTH).registrar is not None
     assert "could register as anybody" in told(*PUBLIC)
     assert "could register as anybody" in told(*PUBLIC, *AUTH, "--auth-methods", "INVITE")
 
 
-def test_handler(module):
+def test_handler(module: Any) -> None:
     """A handler class gets the authenticator, and so does the registrar that it has."""
     arguments = ("--mode", "stateful", "--handler")
     assert asked(made(*arguments, f"{module}.Desk", *AUTH).transaction_user, "MESSAGE")
@@ -157,7 +160,7 @@ def test_handler(module):
         ("Minimal", ("--auth-methods", "INVITE"), "--auth-methods: Minimal has no attribute authenticated_methods"),
     ],
 )
-def test_handler_that_takes_no_authenticator(module, name, arguments, said):
+def test_handler_that_takes_no_authenticator(module: Any, name: str, arguments: Any, said: str) -> None:
     """A class that would leave open what is to be closed is refused at the start."""
     assert told("--mode", "stateful", "--handler", f"{module}.{name}", *AUTH, *arguments).startswith(said)
 
@@ -181,14 +184,14 @@ def test_handler_that_takes_no_authenticator(module, name, arguments, said):
         (("--auth", "memory:my-secret", "--realm", "x"), "--auth: memory: its text is not what it expects"),
     ],
 )
-def test_mistakes(arguments, said):
+def test_mistakes(arguments: Any, said: str) -> None:
     """A mistake names the option and what was expected, and no password."""
     line = told(*arguments)
     assert said in line
     assert "secret" not in line
 
 
-def test_help(tmp_path):
+def test_help(tmp_path: Path) -> None:
     """--help-auth lists what --auth takes."""
     shown = sipuas(tmp_path, "--help-auth")
     assert shown.returncode == 0
@@ -198,7 +201,7 @@ def test_help(tmp_path):
     assert "unix" not in shown.stdout
 
 
-def test_start_without_an_algorithm(tmp_path):
+def test_start_without_an_algorithm(tmp_path: Path) -> None:
     """Algorithms that no user's secret allows end the start with one line, for nobody could register."""
     (tmp_path / "users").write_text(f"alice:example.com:{'0' * 32}\n")
     arguments = ("--realm", "example.com", "--auth", "file:users", "--auth-algorithms", "SHA-256")
@@ -210,7 +213,7 @@ def test_start_without_an_algorithm(tmp_path):
 
 @pytest.mark.parametrize("checker", ["file:users", "subscriber:sqlite:users"])
 @pytest.mark.parametrize("content", [None, "alice\n"])
-def test_start_error(tmp_path, checker, content):
+def test_start_error(tmp_path: Path, checker: Any, content: Any) -> None:
     """Users that cannot be read end the start with one line that names the file and the option."""
     if content is not None:
         (tmp_path / "users").write_text(content)

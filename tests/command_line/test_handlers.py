@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.python import usage
@@ -75,7 +77,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The name of a module in the current directory, which no other test has imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -88,14 +90,14 @@ def module(tmp_path, monkeypatch):
     return name
 
 
-def made(*arguments):
+def made(*arguments: Any) -> Any:
     """Return the transaction user that the command line makes."""
     options = Options()
     options.parseOptions(arguments)
     return options.transaction_user
 
 
-def told(*arguments):
+def told(*arguments: Any) -> Any:
     """Return what is said of a mistake in *arguments*, which is one line."""
     with pytest.raises(usage.UsageError) as raised:
         made(*arguments)
@@ -104,20 +106,20 @@ def told(*arguments):
 
 
 @pytest.mark.parametrize("mode", ["stateful", "stateless"])
-def test_handler(module, mode):
+def test_handler(module: Any, mode: Any) -> None:
     """A class by its name becomes the transaction user, for the domains of the command line."""
     user = made("--mode", mode, "--handler", f"{module}.Desk", "--domain", "Example.com")
     assert type(user).__qualname__ == "Desk"
     assert user.domains == {"example.com"}
 
 
-def test_handler_from_options(module):
+def test_handler_from_options(module: Any) -> None:
     """A class that has from_options is made by it, and its own domains are left alone."""
     user = made("--mode", "stateful", "--handler", f"{module}.Configured", "--domain", "example.com")
     assert (user.mode, user.domains) == ("stateful", {"own.example.com"})
 
 
-def test_bounds_of_a_handler(module):
+def test_bounds_of_a_handler(module: Any) -> None:
     """The bounds on calls that are given are the handler's; those that are not are as it says itself."""
     user = made("--mode", "stateful", "--handler", f"{module}.Desk", "--max-dialogs", "7", "--max-call-time", "60")
     assert (user.max_dialogs, user.max_call_time) == (7, 60)
@@ -147,7 +149,7 @@ def test_bounds_of_a_handler(module):
         ("{module}.Odd", "{module}.Odd.from_options made no ITransactionUser"),
     ],
 )
-def test_handler_that_cannot_be_had(module, name, said):
+def test_handler_that_cannot_be_had(module: Any, name: str, said: str) -> None:
     """What is wrong with the class is said in one line: not there, no class, no transaction user, or not to be made."""
     line = told("--mode", "stateful", "--handler", name.format(module=module))
     assert line.startswith("--handler: ")
@@ -155,25 +157,25 @@ def test_handler_that_cannot_be_had(module, name, said):
 
 
 @pytest.mark.parametrize("option", ["--handler", "--answer", "--max-dialogs", "--max-call-time"])
-def test_option_of_another_mode(module, option):
+def test_option_of_another_mode(module: Any, option: Any) -> None:
     """An option of another mode is a mistake, and the line says which mode it is for."""
     value = f"{module}.Desk" if option == "--handler" else "200"
     assert told(option, value).startswith(f"{option}: expected only with --mode stateful")
 
 
-def test_location_of_a_stateful_server():
+def test_location_of_a_stateful_server() -> None:
     """Neither has a stateful server a location service."""
     assert told("--mode", "stateful", "--location", "memory:").startswith("--location: expected only with --mode redir")
 
 
-def test_handler_and_answer(module):
+def test_handler_and_answer(module: Any) -> None:
     """One of them decides, and so only one is given."""
     line = told("--mode", "stateful", "--handler", f"{module}.Desk", "--answer", "486")
     assert line == "--answer and --handler: expected one of them"
 
 
 @pytest.mark.requirement("8.2.7-2")
-def test_registrar_cannot_be_stateless(module):
+def test_registrar_cannot_be_stateless(module: Any) -> None:
     """A registrar is ruled out in stateless mode: to it a retransmission is not the same again (8.2.7)."""
     line = told("--mode", "stateless", "--handler", f"{module}.Bindings")
     assert line == "--mode: Bindings cannot be stateless: expected stateful"
@@ -190,7 +192,7 @@ def test_registrar_cannot_be_stateless(module):
         (["--mode", "stateless", "--answer", "300"], 300),
     ],
 )
-def test_answer(arguments, status):
+def test_answer(arguments: Any, status: int) -> None:
     """Without a handler every INVITE is answered with one status: 200 where calls can be taken, else 480."""
     user = made(*arguments)
     assert (type(user), user.status) == (AnsweringServer, status)
@@ -208,14 +210,14 @@ def test_answer(arguments, status):
         ("stateless", "0486", 300),
     ],
 )
-def test_answer_that_is_none(mode, answer, least):
+def test_answer_that_is_none(mode: Any, answer: Any, least: Any) -> None:
     """A status that the mode cannot answer with is a mistake; a stateless server can take no call (8.2.7)."""
     line = told("--mode", mode, "--answer", answer)
     assert line == f"--answer: {answer!r}: expected a status from {least} to 699 in {mode} mode"
 
 
 @pytest.mark.parametrize("name", ["Bindings", "Redirecting"])
-def test_registrar_of_a_handler(module, name):
+def test_registrar_of_a_handler(module: Any, name: str) -> None:
     """A registrar that a handler is, or has, may be reached by others only if it asks who they are (RFC 3261, 10.3)."""
     arguments = ["--mode", "stateful", "--handler", f"{module}.{name}"]
     line = told(*arguments, "--listen", "udp:0:interface=192.0.2.1")
@@ -227,6 +229,6 @@ def test_registrar_of_a_handler(module, name):
     assert made(*arguments, "--listen", "udp:0:interface=127.0.0.1")
 
 
-def test_registrar_of_a_handler_that_authenticates(module):
+def test_registrar_of_a_handler_that_authenticates(module: Any) -> None:
     """A registrar of a handler's that has an authenticator of its own may be reached by others."""
     assert made("--mode", "stateful", "--handler", f"{module}.Authenticating", "--listen", "udp:0:interface=192.0.2.1")

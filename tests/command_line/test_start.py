@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,8 @@ def port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
+        result: int = bound.getsockname()[1]
+        return result
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def port() -> int:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_usage_error(tmp_path, arguments, said):
+def test_usage_error(tmp_path: Path, arguments: Any, said: str) -> None:
     """A mistake in an option ends with a line that names the option and what was expected, and with status 1."""
     done = sipuas(tmp_path, *arguments)
     assert done.returncode == 1
@@ -119,7 +122,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_start_error(tmp_path, fault):
+def test_start_error(tmp_path: Path, fault: Any) -> None:
     """A fault at start is one line that says what and what to do, with status 1 and no traceback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -134,7 +137,7 @@ def test_start_error(tmp_path, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_start_error_of_a_daemon(tmp_path, fault):
+def test_start_error_of_a_daemon(tmp_path: Path, fault: Any) -> None:
     """When daemonising, the command fails with status 1 all the same, in bounded time, and no process is left."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -148,7 +151,7 @@ def test_start_error_of_a_daemon(tmp_path, fault):
     assert "Traceback" not in (tmp_path / "twistd.log").read_text()
 
 
-def test_daemon(tmp_path, port):
+def test_daemon(tmp_path: Path, port: int) -> None:
     """As a daemon the server answers, and keeps its database where it was started from, for its owner alone."""
     done = twistd(tmp_path, "--logfile=log", "sipuas", "--listen", f"udp:{port}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -176,7 +179,7 @@ def options(client: socket.socket, port: int) -> bytes:
     ).encode()
 
 
-def test_help_and_version(tmp_path):
+def test_help_and_version(tmp_path: Path) -> None:
     """`--help` names every option of the README's table, `--version` the project's own version."""
     shown = sipuas(tmp_path, "--help")
     assert shown.returncode == 0
@@ -230,11 +233,11 @@ class Running:
 
 
 @pytest.fixture
-def run(tmp_path, port):
+def run(tmp_path: Path, port: int) -> Iterator[Any]:
     """Return what starts a server on `port`; it is gone after the test."""
     started = []
 
-    def start(*arguments: str, **options) -> Running:
+    def start(*arguments: str, **options: Any) -> Running:
         started.append(Running(tmp_path, port, *(arguments or ("--listen", f"udp:{port}")), **options))
         return started[-1]
 
@@ -244,7 +247,7 @@ def run(tmp_path, port):
         server.process.wait()
 
 
-def test_hangup(run):
+def test_hangup(run: Any) -> None:
     """SIGHUP, which has nothing to reload here, does not end the server."""
     server = run()
     server.process.send_signal(signal.SIGHUP)
@@ -252,7 +255,7 @@ def test_hangup(run):
     assert server.process.poll() is None
 
 
-def test_second_signal(run):
+def test_second_signal(run: Any) -> None:
     """A second SIGTERM ends the wait for what is still owed, quietly; the first gives it 5 seconds."""
     server = run()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -269,7 +272,7 @@ def test_second_signal(run):
     assert "Traceback" not in server.log
 
 
-def test_systemd(run, port):
+def test_systemd(run: Any, port: int) -> None:
     """Sockets that systemd opened are served: ``udp:fd=`` and ``systemd:`` beside each other (sd_listen_fds)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("127.0.0.1", port)) as tcp:
         udp.bind(("127.0.0.1", port))

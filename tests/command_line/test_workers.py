@@ -211,7 +211,7 @@ def run(make: Callable[..., Server]) -> Callable[..., Server]:
 # What workers serve
 
 
-def test_peers_stay_with_one_worker(run):
+def test_peers_stay_with_one_worker(run: Any) -> None:
     """Both workers answer, and one UDP peer, that is one address and port, is always answered by the same of them."""
     server = run()
     phones = [server.phone() for _ in range(20)]
@@ -223,7 +223,7 @@ def test_peers_stay_with_one_worker(run):
     assert {workers[0] for workers in answered_by} == {1, 2}
 
 
-def test_killed(run):
+def test_killed(run: Any) -> None:
     """A killed worker is replaced on its own sockets: what came meanwhile is answered, and no other peer notices."""
     server = run()
     one, two = server.phones(1, 2)
@@ -247,7 +247,7 @@ def test_killed(run):
     "listen",
     ["tcp:{port}:interface=127.0.0.1", "haproxy:tcp:{port}:interface=127.0.0.1", "ssl:{port}:interface=127.0.0.1"],
 )
-def test_streams(run, tmp_path, listen):
+def test_streams(run: Any, tmp_path: Path, listen: Any) -> None:
     """Workers accept from one stream socket: no connection waits for a worker that is dead (TCP, TLS, PROXY)."""
     if listen.startswith("ssl"):
         make_certificate(tmp_path)
@@ -294,7 +294,7 @@ def write_routes(directory: Path) -> str:
     return "routes:routes.toml"
 
 
-def test_systemd(make, tmp_path):
+def test_systemd(make: Any, tmp_path: Path) -> None:
     """A stream socket that systemd opened is shared by workers too (sd_listen_fds)."""
     server = make("--listen", "systemd:domain=INET:name=tcp", "--location", write_routes(tmp_path))
     as_systemd = (
@@ -311,7 +311,7 @@ def test_systemd(make, tmp_path):
         assert ask_by_stream(server, "tcp", f"systemd-{number}").status == 302
 
 
-def test_every_address(run, tmp_path):
+def test_every_address(run: Any, tmp_path: Path) -> None:
     """Workers share a UDP port on every address too, of IPv4 and IPv6, and answer from the address that was asked."""
     server = run("--listen", "udp:{port}:interface=[::]", "--location", write_routes(tmp_path))
     phones = [server.phone() for _ in range(12)]
@@ -324,7 +324,7 @@ def test_every_address(run, tmp_path):
 # What workers share
 
 
-def test_stateless_tags(run):
+def test_stateless_tags(run: Any) -> None:
     """Every worker gives one request, answered statelessly, the same To tag, as one server would (8.2.7)."""
     server = run("--mode", "stateless")
     at_sent_by = server.phone()
@@ -339,7 +339,7 @@ def test_stateless_tags(run):
     assert len(tags) == 1
 
 
-def test_nonces(run, tmp_path):
+def test_nonces(run: Any, tmp_path: Path) -> None:
     """A digest on the nonce of one worker is good at the other one, as it is on one server's (RFC 7616, 5.4)."""
     (tmp_path / "passwords").write_text("alice:secret\n")
     server = run(
@@ -347,7 +347,9 @@ def test_nonces(run, tmp_path):
     )  # fmt: skip
     one, two = server.phones(1, 2)
     challenge = one.ask("INVITE").headers.get("WWW-Authenticate") or ""
-    nonce = re.search(r'nonce="([^"]+)"', challenge)[1]
+    found = re.search(r'nonce="([^"]+)"', challenge)
+    assert found is not None
+    nonce = found[1]
     answers = [
         two.ask("INVITE", headers=(("Authorization", credentials(nonce, password)),))
         for password in ("wrong", "secret")
@@ -371,7 +373,7 @@ def credentials(nonce: str, password: str) -> str:
     )
 
 
-def test_shared_store(run, tmp_path):
+def test_shared_store(run: Any, tmp_path: Path) -> None:
     """What is registered at one worker the other one redirects to, with a store that processes can share."""
     redis = RedisProcess(tmp_path / "redis")
     redis.start()
@@ -404,7 +406,7 @@ class Desk(UserAgentServer):
 """
 
 
-def test_as_the_parent(run, tmp_path):
+def test_as_the_parent(run: Any, tmp_path: Path) -> None:
     """A worker has the reactor, the directory and the handler class that its parent was started with."""
     (tmp_path / "desk.py").write_text(HANDLER)
     (tmp_path / "run").mkdir()
@@ -415,7 +417,7 @@ def test_as_the_parent(run, tmp_path):
     assert (answer.status, answer.reason) == (486, f"PollReactor in {tmp_path / 'run'}")
 
 
-def test_log(run, tmp_path):
+def test_log(run: Any, tmp_path: Path) -> None:
     """What a worker logs is in the parent's log, a traceback too, and says which worker it is of."""
     (tmp_path / "desk.py").write_text(HANDLER)
     server = run("--mode", "stateless", "--handler", "desk.Desk")
@@ -432,7 +434,7 @@ def test_log(run, tmp_path):
 # Signals
 
 
-def test_hangup(run):
+def test_hangup(run: Any) -> None:
     """SIGHUP has every worker read again what may have changed."""
     server = run()
     (server.directory / "routes.toml").write_text(ROUTES.replace("192.0.2.9", "192.0.2.10"))
@@ -442,7 +444,7 @@ def test_hangup(run):
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["the parent", "every process, as systemd does"])
-def test_terminated(run, to_all):
+def test_terminated(run: Any, to_all: Any) -> None:
     """SIGTERM: what is owed is finished, new requests get 503 from every worker until then, and then all have ended."""
     server = run()
     one, two = server.phones(1, 2)
@@ -464,7 +466,7 @@ def test_terminated(run, to_all):
     assert "was ended by" not in server.log
 
 
-def test_second_signal(run):
+def test_second_signal(run: Any) -> None:
     """A second SIGTERM ends the wait for what is still owed."""
     server = run()
     phone = server.phone()
@@ -479,7 +481,7 @@ def test_second_signal(run):
     assert "Traceback" not in server.log
 
 
-def test_parent_killed(run):
+def test_parent_killed(run: Any) -> None:
     """Workers end with their parent, also one whose reactor hangs, and leave the port to the next server."""
     server = run()
     pids = server.worker_pids()
@@ -493,7 +495,7 @@ def test_parent_killed(run):
     assert server.phone().ask().status == 302
 
 
-def test_stuck_worker_of_killed_parent(run, tmp_path):
+def test_stuck_worker_of_killed_parent(run: Any, tmp_path: Path) -> None:
     """A worker whose handler never returns ends with its parent all the same."""
     (tmp_path / "desk.py").write_text(HANDLER.replace('os.write(2, b"past every log\\n")', "while True: pass"))
     server = run("--mode", "stateless", "--handler", "desk.Desk")
@@ -509,7 +511,7 @@ def test_stuck_worker_of_killed_parent(run, tmp_path):
 
 
 @pytest.mark.parametrize(("listen", "workers"), [("udp:{port}", "1"), ("udp:{port}:tcp=no", "2")])
-def test_second_server(run, listen, workers):
+def test_second_server(run: Any, listen: Any, workers: Any) -> None:
     """A second server on the port, started by mistake, fails with one line, though workers share it."""
     server = run("--listen", listen)
     command = [*server.command, "--workers", workers]
@@ -522,7 +524,7 @@ def test_second_server(run, listen, workers):
 
 
 @pytest.mark.parametrize("daemon", [False, True], ids=["in the foreground", "as a daemon"])
-def test_start_fault(make, tmp_path, daemon):
+def test_start_fault(make: Any, tmp_path: Path, daemon: Any) -> None:
     """What a worker cannot start with is the one line of a start that fails, with status 1; no process is left."""
     (tmp_path / "bad.toml").write_text("[[route]\n")
     server = make("--location", "routes:bad.toml", twistd=() if daemon else ("-n", "--pidfile="))
@@ -546,7 +548,7 @@ def can_bind(udp: socket.socket, port: int) -> bool:
     return True
 
 
-def test_daemon(make, tmp_path):
+def test_daemon(make: Any, tmp_path: Path) -> None:
     """As a daemon the server is there when the command returns; workers log to its file, which SIGUSR1 rotates."""
     server = make(twistd=("--logfile", "log"))
     server.log_path = tmp_path / "log"
@@ -585,7 +587,7 @@ def python_of_nobody() -> str | None:
     return None
 
 
-def test_dropped_privileges(make):
+def test_dropped_privileges(make: Any) -> None:
     """With ``--uid`` the parent binds a port of root's, and workers are not root, nor is what replaces one."""
     python = python_of_nobody()
     if python is None:
@@ -619,7 +621,7 @@ def test_dropped_privileges(make):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_usage_error(arguments, said):
+def test_usage_error(arguments: Any, said: str) -> None:
     """What one process has to itself is a mistake with workers, and the text names what can be shared."""
     with pytest.raises(usage.UsageError, match=re.escape(said)):
         Options().parseOptions(["--workers", "2", *arguments])
@@ -629,7 +631,7 @@ def test_usage_error(arguments, said):
     "location",
     ["redis:127.0.0.1", "redis,cache=5:127.0.0.1", "postgres:dbname=x", "routes:x", "enum:e164.arpa", "http:http://x/"],
 )
-def test_shared_locations(location):
+def test_shared_locations(location: Any) -> None:
     """Every location service whose bindings are elsewhere, or that has none, may be asked by workers."""
     options = Options()
     options.parseOptions(["--workers", "2", "--location", location])

@@ -7,6 +7,7 @@ import functools
 import importlib
 import pkgutil
 import sys
+from typing import Any
 
 import atheris
 
@@ -42,9 +43,9 @@ def check(data: bytes) -> None:
     check_framing(data)
 
 
-def read(value: object, depth: int = 0) -> None:
+def read(value: Any, depth: int = 0) -> None:
     """Ask *value* for each attribute that it may have to parse, and so on with what comes back."""
-    for name in names(type(value)):
+    for name in names(type(value)):  # type: ignore[arg-type]  # a class is hashable, which mypy does not see
         with contextlib.suppress(MessageSyntaxError):
             attribute = getattr(value, name)
             for inner in attribute if isinstance(attribute, tuple) else (attribute,):

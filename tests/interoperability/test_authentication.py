@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -73,13 +74,14 @@ def sender(host: str, port: int) -> Iterator[Sender]:
 
 def challenge_in(answer: str) -> str:
     assert answer.startswith("SIP/2.0 401 "), answer
-    (challenge,) = re.findall(r"WWW-Authenticate: (.*)\r\n", answer)
+    challenges: list[str] = re.findall(r"WWW-Authenticate: (.*)\r\n", answer)
+    (challenge,) = challenges
     return challenge
 
 
 @pytest.mark.interoperability
 @pytest.mark.requirement("26.3.1-3")
-def test_sipsak(make_server, run_client, tmp_path):
+def test_sipsak(make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path) -> None:
     """sipsak registers by its password, and not by another; the log has neither its digest nor a nonce."""
     server = guarded(make_server, tmp_path, "--trace")
     for password, status in (("secret", 0), ("guess", 2)):
@@ -97,7 +99,9 @@ def test_sipsak(make_server, run_client, tmp_path):
 
 @pytest.mark.interoperability
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_baresip(make_server, start_client, tmp_path, transport):
+def test_baresip(
+    make_server: Callable[..., Any], start_client: Callable[..., Any], tmp_path: Path, transport: Any
+) -> None:
     """baresip registers by its password, and goes on with its nonce; with another it does not."""
     server = guarded(make_server, tmp_path, "--trace")
     for password, said in (("secret", "200 OK"), ("guess", "401 Unauthorized")):
@@ -110,7 +114,9 @@ def test_baresip(make_server, start_client, tmp_path, transport):
 @pytest.mark.interoperability
 @pytest.mark.parametrize("qop", ["auth", "auth,auth-int"])
 @pytest.mark.parametrize("mode", ["u1", "t1"])
-def test_sipp(make_server, run_client, tmp_path, qop, mode):
+def test_sipp(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path, qop: Any, mode: Any
+) -> None:
     """SIPp's own digest registers and calls, ten times at once; of two qop it takes the one that covers the body."""
     server = guarded(make_server, tmp_path, "--auth-qop", qop)
     trace = tmp_path / "messages.log"
@@ -122,7 +128,7 @@ def test_sipp(make_server, run_client, tmp_path, qop, mode):
     assert ("qop=auth-int" in trace.read_text()) == (qop == "auth,auth-int")
 
 
-def test_password_is_changed(make_server, tmp_path):
+def test_password_is_changed(make_server: Callable[..., Any], tmp_path: Path) -> None:
     """A password that is changed in the file counts a second later, without a restart."""
     server = guarded(make_server, tmp_path)
     (tmp_path / "users").write_text("alice:changed\n")
@@ -134,7 +140,7 @@ def test_password_is_changed(make_server, tmp_path):
             assert client.ask("REGISTER", f"sip:{REALM}", f"Authorization: {digest}").startswith(f"SIP/2.0 {status}")
 
 
-def test_guessing(make_server, tmp_path):
+def test_guessing(make_server: Callable[..., Any], tmp_path: Path) -> None:
     """Of 10,000 wrong passwords a dozen is looked at, and meanwhile another client registers in less than 100 ms."""
     server = guarded(make_server, tmp_path, "--trace", "--max-rate", "0")  # the delay alone, not the bound of a source
     is_over = Event()
@@ -189,7 +195,7 @@ def flood(client: Sender, number: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what memory is resident")
-def test_memory(make_server, tmp_path):
+def test_memory(make_server: Callable[..., Any], tmp_path: Path) -> None:
     """INVITEs that nobody answers for leave nothing behind, not even an object each, which has 16 octets (8.2.7)."""
     server = guarded(make_server, tmp_path)
     with sender("127.0.0.1", server.port) as client:

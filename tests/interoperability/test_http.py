@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.any_reactor import reactor
 from tests.interoperability.test_redirected_call import call, times
 
 pytestmark = [pytest.mark.interoperability, pytest.mark.deadline(60)]
@@ -51,7 +52,9 @@ def site(router: Router) -> Iterator[Any]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_call(make_server, run_client, router, site, tmp_path):
+async def test_call(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], router: Any, site: Any, tmp_path: Path
+) -> None:
     """SIPp's call is redirected as the router says, which was told where the call came from."""
     server = make_server("--location", f"http,headers=Contact:http://127.0.0.1:{site.getHost().port}/")
     trace = await deferToThread(call, run_client, tmp_path, server.port, "udp", before_ack=1, after_ack=1)
@@ -67,7 +70,9 @@ async def test_call(make_server, run_client, router, site, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_refusal_and_next(make_server, run_client, router, site):
+async def test_refusal_and_next(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], router: Any, site: Any
+) -> None:
     """A refusal of the router is the answer; who is not known to it is looked for in the next service."""
     port = site.getHost().port
     server = make_server("--location", f"http:http://127.0.0.1:{port}/", "--location", "memory:", "--no-registrar")
@@ -80,7 +85,9 @@ async def test_refusal_and_next(make_server, run_client, router, site):
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_answer(make_server, run_client, router, site):
+async def test_wrong_answer(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], router: Any, site: Any
+) -> None:
     """A wrong answer gives 500 without why, which is in the log, and no password with it."""
     server = make_server("--location", f"http:http://joe:secret@127.0.0.1:{site.getHost().port}/r?key=secret")
     router.answers["bob"] = {"targets": [{"uri": "sip:bob@h", "q": 7}]}
@@ -93,7 +100,9 @@ async def test_wrong_answer(make_server, run_client, router, site):
 
 
 @pytest_twisted.ensureDeferred
-async def test_router_that_goes_and_comes(make_server, run_client, router, site):
+async def test_router_that_goes_and_comes(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], router: Any, site: Any
+) -> None:
     """Without its router the server answers 503 with Retry-After, and by itself as before when that is back."""
     port = site.getHost().port
     server = make_server("--location", f"http:http://127.0.0.1:{port}/")

@@ -152,7 +152,8 @@ def start_server(network: Network, make_server: Callable[..., Any]) -> Callable[
         server = make_server(
             "--location", "memory:", "--no-registrar", listen=listen, command=network.server.command
         )  # fmt: skip
-        return server.port
+        result: int = server.port
+        return result
 
     return start
 
@@ -164,7 +165,7 @@ every_wildcard = pytest.mark.parametrize(
 
 @pytest.mark.requirement("3581-2")
 @every_wildcard
-def test_source_of_an_answer(network, start_server, interface, addresses):
+def test_source_of_an_answer(network: Any, start_server: Callable[..., Any], interface: Any, addresses: Any) -> None:
     """On a wildcard address an answer leaves from the address that was asked, for every address (RFC 3581, 4)."""
     port = start_server(interface)
     for asked in addresses:
@@ -178,7 +179,7 @@ def test_source_of_an_answer(network, start_server, interface, addresses):
 
 
 @pytest.mark.parametrize("addresses", [V4, V6], ids=["IPv4", "IPv6"])
-def test_source_that_the_kernel_chooses(network, addresses):
+def test_source_that_the_kernel_chooses(network: Any, addresses: Any) -> None:
     """Why that takes work: a plain socket in the same place answers from one address, whichever was asked."""
     sources = set()
     with network.server.datagrams("::" if ":" in addresses[0] else "0.0.0.0") as plain:
@@ -193,7 +194,7 @@ def test_source_that_the_kernel_chooses(network, addresses):
 
 
 @pytest.mark.parametrize("asked", V4)
-def test_sipsak(network, start_server, run_client, asked):
+def test_sipsak(network: Any, start_server: Callable[..., Any], run_client: Callable[..., Any], asked: Any) -> None:
     """sipsak, which takes an answer from where it asked alone, gets one from both addresses (RFC 3581, 4)."""
     port = start_server("0.0.0.0")
     done = run_client("sipsak", "-vv", "-s", f"sip:{asked}:{port}", command=network.client.command)
@@ -202,7 +203,14 @@ def test_sipsak(network, start_server, run_client, asked):
 
 @pytest.mark.parametrize("transport", ["u1", "t1"])
 @pytest.mark.parametrize("asked", [*V4, *V6])
-def test_sipp(network, start_server, run_client, tmp_path, asked, transport):
+def test_sipp(
+    network: Any,
+    start_server: Callable[..., Any],
+    run_client: Callable[..., Any],
+    tmp_path: Path,
+    asked: Any,
+    transport: Any,
+) -> None:
     """SIPp is served on each address of the machine, by UDP and TCP (18.2.2)."""
     port = start_server("[::]")
     scenario = tmp_path / "scenario.xml"
@@ -232,7 +240,15 @@ def join(member: socket.socket, group: str, device: int) -> None:
 @pytest.mark.parametrize(("group", "addresses"), [("239.255.42.99", V4), ("ff15::42:99", V6)], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize(("parameter", "ttl"), [("", 1), (";ttl=7", 7)])
 @pytest.mark.parametrize("is_wildcard", [False, True], ids=["one address", "wildcard"])
-def test_multicast(network, start_server, group, addresses, parameter, ttl, is_wildcard):
+def test_multicast(
+    network: Any,
+    start_server: Callable[..., Any],
+    group: Any,
+    addresses: Any,
+    parameter: Any,
+    ttl: Any,
+    is_wildcard: bool,
+) -> None:
     """A response to a multicast maddr goes to the group, with the ttl of the Via or 1, from where it was asked."""
     asked = addresses[1]
     port = start_server(("[::]" if ":" in asked else "0.0.0.0") if is_wildcard else reference(asked))
@@ -282,7 +298,7 @@ class Ringing:
         """Answer 486, and return why the transaction ended."""
         (_, invite, transaction), *_ = self.user.calls
         assert isinstance(invite, Request)
-        transaction.respond(invite.response(486))  # type: ignore[attr-defined]
+        transaction.respond(invite.response(486))
         while self.user.calls[-1][0] != "transaction_ended":
             await deferLater(reactor, 0.002)
         return self.user.calls[-1][2]
@@ -295,7 +311,7 @@ both = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=
 @pytest.mark.deadline(20)
 @both
 @pytest_twisted.ensureDeferred
-async def test_closed_port(network, family):
+async def test_closed_port(network: Any, family: Any) -> None:
     """A client whose socket is gone ends its transaction: it is not sent a response for 32 seconds (18.4)."""
     async with Ringing(network, family) as ringing:
         await ringing.call(network, CLIENT[family])
@@ -308,7 +324,7 @@ async def test_closed_port(network, family):
 @both
 @pytest.mark.parametrize("route", ["unreachable", "prohibit"])
 @pytest_twisted.ensureDeferred
-async def test_router_that_refuses(network, family, route):
+async def test_router_that_refuses(network: Any, family: Any, route: Any) -> None:
     """A router that knows no way to the client, and a firewall that prohibits it, end the transaction too (18.4)."""
     source = "2001:db8:1::7/128" if family == socket.AF_INET6 else "198.51.100.7/32"
     network.client.ip(f"address add {source} dev lo")
@@ -323,7 +339,7 @@ async def test_router_that_refuses(network, family, route):
 @pytest.mark.deadline(20)
 @both
 @pytest_twisted.ensureDeferred
-async def test_absent_host(network, family):
+async def test_absent_host(network: Any, family: Any) -> None:
     """A client on the same network that does not answer ARP, or neighbour solicitation, any more ends it too (18.4)."""
     source = "2001:db8::77/64" if family == socket.AF_INET6 else "192.0.2.77/24"
     network.client.ip(f"address add {source} dev c0")

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,9 @@ def times(trace: str, what: str) -> list[float]:
 
 @pytest.mark.parametrize("location", ["sqlite:bindings.sqlite", "memory:"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_register_and_redirect(make_server, run_client, tmp_path, transport, location):
+def test_register_and_redirect(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path, transport: Any, location: Any
+) -> None:
     """A contact registered with sipsak is where SIPp's INVITE is sent to, by a 302 (8.3, 10.3)."""
     server = make_server("--location", location)
     assert f"<{CONTACT}>;expires=120" in register(run_client, server.port, transport=transport)
@@ -68,7 +71,9 @@ def test_register_and_redirect(make_server, run_client, tmp_path, transport, loc
 
 
 @pytest.mark.requirement("17.2.1-14")
-def test_retransmissions_stop_at_the_ack(make_server, run_client, tmp_path):
+def test_retransmissions_stop_at_the_ack(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path
+) -> None:
     """Over UDP the 302 comes again after 0.5 s and 1.5 s, and no more once it was acknowledged (17.2.1, Timer G)."""
     server = make_server()
     register(run_client, server.port)
@@ -80,7 +85,9 @@ def test_retransmissions_stop_at_the_ack(make_server, run_client, tmp_path):
 
 
 @pytest.mark.requirement("17.2.1-12")
-def test_no_retransmission_over_tcp(make_server, run_client, tmp_path):
+def test_no_retransmission_over_tcp(
+    make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path
+) -> None:
     """Over TCP the 302 is sent once, however late the ACK comes (17.2.1, Timer G)."""
     server = make_server()
     register(run_client, server.port)
@@ -88,7 +95,7 @@ def test_no_retransmission_over_tcp(make_server, run_client, tmp_path):
     assert len(times(trace, "SIP/2.0 302 ")) == 1
 
 
-def test_options_for_the_server(make_server, run_client):
+def test_options_for_the_server(make_server: Callable[..., Any], run_client: Callable[..., Any]) -> None:
     """OPTIONS for the server itself gets 200 and says what it can do (11.2)."""
     server = make_server()
     done = run_client("sipsak", "-vv", "-s", f"sip:127.0.0.1:{server.port}")
@@ -96,14 +103,14 @@ def test_options_for_the_server(make_server, run_client):
     assert re.search(r"^Allow: .*REGISTER", done.stdout, re.MULTILINE)
 
 
-def test_unknown_user_is_refused(make_server, run_client):
+def test_unknown_user_is_refused(make_server: Callable[..., Any], run_client: Callable[..., Any]) -> None:
     """A user without a binding is not found: 404 (8.3)."""
     server = make_server()
     done = run_client("sipsak", "-vv", "-s", f"sip:nobody@127.0.0.1:{server.port}")
     assert "SIP/2.0 404 Not Found" in done.stdout
 
 
-def test_list_and_remove(make_server, run_client):
+def test_list_and_remove(make_server: Callable[..., Any], run_client: Callable[..., Any]) -> None:
     """sipsak lists the bindings, and removes all of them with Contact "*" (10.3)."""
     server = make_server()
     target = f"sip:alice@127.0.0.1:{server.port}"
@@ -115,7 +122,7 @@ def test_list_and_remove(make_server, run_client):
     assert f"<{CONTACT}>" not in listed
 
 
-def test_binding_survives_kill(make_server, run_client, tmp_path):
+def test_binding_survives_kill(make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path) -> None:
     """A binding that was answered 200 is there after `kill -9` and a restart (10.3: complete or not at all)."""
     server = make_server()
     register(run_client, server.port)
@@ -124,7 +131,7 @@ def test_binding_survives_kill(make_server, run_client, tmp_path):
     call(run_client, tmp_path, server.port, "udp", before_ack=1, after_ack=1)
 
 
-def test_log_says_where_and_what(make_server, tmp_path):
+def test_log_says_where_and_what(make_server: Callable[..., Any], tmp_path: Path) -> None:
     """Two lines of the log say where the server listens and which location services it asks."""
     server = make_server()
     assert re.search(rf"Listening on udp:127\.0\.0\.1:{server.port}, tcp:127\.0\.0\.1:{server.port}", server.log)

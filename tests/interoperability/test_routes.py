@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ SCENARIO = Path(__file__).with_name("routed_by_file.xml")
 pytestmark = pytest.mark.interoperability
 
 
-def call(run_client, directory, port, number, contact):
+def call(run_client: Callable[..., Any], directory: Path, port: int, number: Any, contact: Any) -> None:
     """Call *number* with SIPp, which is content if it is redirected to *contact*."""
     scenario = directory / "scenario.xml"
     scenario.write_text(
@@ -27,14 +29,14 @@ def call(run_client, directory, port, number, contact):
     assert done.returncode == 0, done.stdout
 
 
-def replace(path, text):
+def replace(path: Path, text: str) -> None:
     """Put *text* into the place of the file *path* as a whole, as editors do."""
     new = path.with_suffix(".new")
     new.write_text(text)
     os.replace(new, path)
 
 
-def test_calls_follow_the_file(make_server, run_client, tmp_path):
+def test_calls_follow_the_file(make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path) -> None:
     """A call goes where the file says, after a change where it says then, and there still when the file is broken."""
     routes, rates = tmp_path / "routes.toml", tmp_path / "rates.csv"
     routes.write_text('[[route]]\nfile = "rates.csv"\ntargets = "sip:{number}@{gateway}"\n')
@@ -59,7 +61,7 @@ def test_calls_follow_the_file(make_server, run_client, tmp_path):
     call(run_client, tmp_path, server.port, "+4930123", "<sip:+4930123@new.example.net>")
 
 
-def test_wrong_file_at_start(make_server, tmp_path):
+def test_wrong_file_at_start(make_server: Callable[..., Any], tmp_path: Path) -> None:
     """A server whose routes file is wrong does not start, and says in one line where the fault is."""
     (tmp_path / "routes.toml").write_text('[[route]]\ntargets = "sip:{usr}@h"\n')
     with pytest.raises(AssertionError) as raised:

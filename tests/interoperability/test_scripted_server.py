@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.interoperability.clients import baresip_arguments
@@ -12,7 +16,7 @@ pytestmark = pytest.mark.interoperability
 
 
 @pytest.mark.parametrize("transport", ["u1", "t1"])
-def test_sipp(run_client, transport):
+def test_sipp(run_client: Callable[..., Any], transport: Any) -> None:
     """SIPp makes its call, from INVITE to BYE."""
     steps = [expect("INVITE"), answer(180), answer(200), expect("ACK"), expect("BYE"), answer(200)]
     with sip_server(*steps) as server:
@@ -23,7 +27,7 @@ def test_sipp(run_client, transport):
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_baresip(start_client, tmp_path, transport):
+def test_baresip(start_client: Callable[..., Any], tmp_path: Path, transport: Any) -> None:
     """baresip calls, takes the BYE of the server, and meanwhile registers, which is no concern of the test."""
     with sip_server(port=free_port(), timeout=20, strays={**STRAYS, "REGISTER": 200}) as server:
         arguments = baresip_arguments(tmp_path / "baresip", server.address.port, transport, registers=True)
@@ -39,7 +43,7 @@ def test_baresip(start_client, tmp_path, transport):
         phone.stop()  # it wants its registration removed
 
 
-def test_call_that_the_server_ends(run_client, tmp_path):
+def test_call_that_the_server_ends(run_client: Callable[..., Any], tmp_path: Path) -> None:
     """SIPp, of which a scenario of its own says that it is called off, answers the BYE."""
     (tmp_path / "callee.xml").write_text(_ENDED)
     steps = [expect("INVITE"), answer(200), expect("ACK"), send("BYE"), expect(200, "BYE")]

@@ -6,6 +6,7 @@ import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def eventually(status: int, ask: Callable[[], Response]) -> Response:
     return response
 
 
-def test_seen_at_once(make_server, store_text, phone):
+def test_seen_at_once(make_server: Callable[..., Any], store_text: Any, phone: Any) -> None:
     """What one server has answered 200 the other one redirects to from then on, and lists, changes and removes."""
     one, other = make_server("--location", store_text), make_server("--location", store_text)
     for number in range(50):
@@ -138,7 +139,7 @@ def test_seen_at_once(make_server, store_text, phone):
     assert phone.call(other.port, "user0").status == 404
 
 
-def test_one_address_at_two_servers(make_server, store_text, phone):
+def test_one_address_at_two_servers(make_server: Callable[..., Any], store_text: Any, phone: Any) -> None:
     """Contacts that are registered for one user at two servers at a time are all there: none undoes another."""
     servers = make_server("--location", store_text), make_server("--location", store_text)
     hosts = [f"192.0.2.{number}" for number in range(1, 31)]
@@ -158,7 +159,7 @@ def test_one_address_at_two_servers(make_server, store_text, phone):
     assert set(contacts(listed)) == registered
 
 
-def test_server_killed(make_server, store_text, phone):
+def test_server_killed(make_server: Callable[..., Any], store_text: Any, phone: Any) -> None:
     """When a server is killed while registrations flow, each that it has answered 200 is redirected to by the other."""
     one, other = make_server("--location", store_text), make_server("--location", store_text)
     users = (f"user{number}" for number in itertools.count())
@@ -186,7 +187,7 @@ def test_server_killed(make_server, store_text, phone):
     assert phone.register(other.port, "user0", "192.0.2.2").status == 200
 
 
-def test_store_stopped(make_server, shared_store, phone):
+def test_store_stopped(make_server: Callable[..., Any], shared_store: Any, phone: Any) -> None:
     """While the store is away INVITE and REGISTER get 503 with Retry-After; when it is back all is as it was."""
     server = make_server("--location", shared_store.text)
     assert phone.register(server.port, "bob").status == 200
@@ -205,7 +206,7 @@ def test_store_stopped(make_server, shared_store, phone):
     assert "Traceback" not in server.log
 
 
-def test_start_without_store(make_server, shared_store, phone):
+def test_start_without_store(make_server: Callable[..., Any], shared_store: Any, phone: Any) -> None:
     """A server starts without its store, says so, and serves as soon as that is there."""
     shared_store.stop()
     server = make_server("--location", shared_store.text)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -68,7 +69,9 @@ def serial_number(client: Client) -> int:
 class SecureServer:
     """A server with a TLS listener whose certificate is server.pem."""
 
-    def __init__(self, make_server, start_client, directory: Path, *arguments: str) -> None:
+    def __init__(
+        self, make_server: Callable[..., Any], start_client: Callable[..., Any], directory: Path, *arguments: str
+    ) -> None:
         self.directory = directory
         self._start_client = start_client
         self.serial_number = write_certificate(directory, "server")
@@ -78,11 +81,14 @@ class SecureServer:
 
     def connect(self, *arguments: str) -> Client:
         """Start an `openssl s_client`."""
-        return self._start_client("openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", *arguments)
+        result: Client = self._start_client("openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", *arguments)
+        return result
 
 
 @pytest.fixture
-def make_secure_server(make_server, start_client, tmp_path: Path) -> Callable[..., SecureServer]:
+def make_secure_server(
+    make_server: Callable[..., Any], start_client: Callable[..., Any], tmp_path: Path
+) -> Callable[..., SecureServer]:
     """Return what starts a `SecureServer` with further arguments."""
 
     def make(*arguments: str) -> SecureServer:
@@ -92,7 +98,7 @@ def make_secure_server(make_server, start_client, tmp_path: Path) -> Callable[..
 
 
 @pytest.mark.requirement("26.3.1-1")
-def test_options(make_secure_server):
+def test_options(make_secure_server: Any) -> None:
     """`openssl s_client` verifies our certificate and gets a 200 (26.3.1)."""
     client = make_secure_server().connect(
         "-CAfile", "server.pem", "-verify_return_error", "-verify_hostname", "sip.example.com"
@@ -105,15 +111,13 @@ def test_options(make_secure_server):
 def test_sips_uri(make_secure_server):
     """A request for a SIPS URI is served (26.3.1, 26.2.2)."""
     ask(make_secure_server().connect(), 1, uri="sips:127.0.0.1")
-
-
-def test_old_version(make_secure_server):
+def test_old_version(make_secure_server: Any) -> None:
     """TLS 1.1 is refused (RFC 8996)."""
     client = make_secure_server().connect("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")
     client.wait_for("alert protocol version")
 
 
-def test_renewal(make_secure_server):
+def test_renewal(make_secure_server: Any) -> None:
     """SIGHUP with new files: open connections go on, new ones see the new certificate (OpenSIPS #2969)."""
     server = make_secure_server()
     before = server.connect()
@@ -127,7 +131,7 @@ def test_renewal(make_secure_server):
     assert (serial_number(before), serial_number(after)) == (server.serial_number, renewed)
 
 
-def test_faulty_renewal(make_secure_server):
+def test_faulty_renewal(make_secure_server: Any) -> None:
     """SIGHUP with a file that is no certificate: one line in the log, and everything is as before."""
     server = make_secure_server()
     (server.directory / "server.pem").write_text("no certificate\n")
@@ -141,7 +145,7 @@ def test_faulty_renewal(make_secure_server):
 
 
 @pytest.fixture
-def choosy_server(make_secure_server, tmp_path):
+def choosy_server(make_secure_server: Any, tmp_path: Path) -> Any:
     """A server that lets in who has the certificate peer.pem."""
     write_certificate(tmp_path, "peer")
     write_certificate(tmp_path, "other")
@@ -150,7 +154,7 @@ def choosy_server(make_secure_server, tmp_path):
 
 @pytest.mark.requirement("26.3.1-1", "26.3.1-2")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-def test_client_certificate(choosy_server, version):
+def test_client_certificate(choosy_server: Any, version: Any) -> None:
     """With --tls-client-ca a client that has its certificate is served (26.3.1, mutual authentication)."""
     ask(choosy_server.connect(version, "-cert", "peer.pem", "-key", "peer-key.pem"), 1)
 
@@ -158,7 +162,7 @@ def test_client_certificate(choosy_server, version):
 @pytest.mark.requirement("26.3.1-1", "26.3.1-2")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("arguments", [[], ["-cert", "other.pem", "-key", "other-key.pem"]], ids=["none", "other"])
-def test_no_client_certificate(choosy_server, version, arguments):
+def test_no_client_certificate(choosy_server: Any, version: Any, arguments: Any) -> None:
     """With --tls-client-ca a client without a certificate, or with another one, gets no further than the handshake."""
     client = choosy_server.connect(version, *arguments)
     client.wait_for("alert (?:certificate required|handshake failure|unknown ca|bad certificate)")
@@ -166,7 +170,9 @@ def test_no_client_certificate(choosy_server, version, arguments):
 
 
 @pytest.mark.parametrize(("user", "answer"), [("alice", "302 Moved Temporarily"), ("bob", "404 Not Found")])
-def test_baresip(make_secure_server, start_client, tmp_path, user, answer):
+def test_baresip(
+    make_secure_server: Any, start_client: Callable[..., Any], tmp_path: Path, user: Any, answer: Any
+) -> None:
     """baresip registers by TLS with its one connection, and calls: 302 for who is registered, else 404 (8.3)."""
     server = make_secure_server()
     arguments = baresip_arguments(

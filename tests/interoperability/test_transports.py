@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def has_ipv6() -> bool:
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 on this machine")
 
 
-def call(run_client, directory: Path, server: str, *arguments: str, between: int = 1) -> str:
+def call(run_client: Callable[..., Any], directory: Path, server: str, *arguments: str, between: int = 1) -> str:
     """Send OPTIONS to *server* with SIPp, and return the trace of its messages."""
     scenario, trace = directory / "scenario.xml", directory / "messages.log"
     scenario.write_text(SCENARIO.read_text().replace('"BETWEEN"', f'"{between}"'))
@@ -71,7 +72,7 @@ def read_response(connection: socket.socket) -> Response:
 @needs_ipv6
 @pytest.mark.requirement("18-3")
 @pytest.mark.parametrize("transport", ["u1", "t1", "un", "tn"])
-def test_ipv6(make_server, run_client, tmp_path, transport):
+def test_ipv6(make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path, transport: Any) -> None:
     """SIPp is served over IPv6, by UDP and TCP, on one socket and on many (18)."""
     server = make_server("--location", "memory:", host="::1", listen="udp:{port}:interface=[::1]")
     trace = call(run_client, tmp_path, f"[::1]:{server.port}", "-i", "::1", "-t", transport, "-m", "5", *SOCKETS)
@@ -79,7 +80,7 @@ def test_ipv6(make_server, run_client, tmp_path, transport):
 
 
 @pytest.mark.requirement("18.2.2-1")
-def test_many_connections(make_server, run_client, tmp_path):
+def test_many_connections(make_server: Callable[..., Any], run_client: Callable[..., Any], tmp_path: Path) -> None:
     """A hundred connections of SIPp, open at a time, get each its own answers (18.2.2)."""
     server = make_server("--location", "memory:")
     trace = call(
@@ -93,7 +94,7 @@ def test_many_connections(make_server, run_client, tmp_path):
 
 
 @pytest.fixture
-def proxies(make_server, tmp_path) -> Iterator[dict[str, tuple[str, int]]]:
+def proxies(make_server: Callable[..., Any], tmp_path: Path) -> Iterator[dict[str, tuple[str, int]]]:
     """Where HAProxy listens in front of a server, by what it says of the client."""
     program = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
@@ -123,7 +124,7 @@ def proxies(make_server, tmp_path) -> Iterator[dict[str, tuple[str, int]]]:
 @pytest.mark.requirement("18.2.1-5", "3581-1")
 @pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2"])
 @pytest.mark.parametrize("half_closes", [False, True])
-def test_haproxy(proxies, version, half_closes):
+def test_haproxy(proxies: Any, version: Any, half_closes: Any) -> None:
     """Behind HAProxy, received and rport name the client; one that sends nothing more gets its answer (18.2.1)."""
     # From an address that HAProxy itself does not use.
     with socket.create_connection(proxies[version], DEADLINE, ("127.0.0.9", 0)) as client:
@@ -145,7 +146,7 @@ def test_haproxy(proxies, version, half_closes):
 
 
 @pytest.fixture
-def server(make_server):
+def server(make_server: Callable[..., Any]) -> Any:
     """A server on loopback, UDP and TCP."""
     return make_server("--location", "memory:")
 
@@ -160,7 +161,9 @@ def server(make_server):
     ],
     ids=["TLS", "HTTP", "HTTPS", "rubbish"],
 )
-def test_other_protocols(server, run_client, tmp_path, program, arguments):
+def test_other_protocols(
+    server: Any, run_client: Callable[..., Any], tmp_path: Path, program: Any, arguments: Any
+) -> None:
     """What is not SIP is let go at once, with nothing said to it and one line in the log (siphon-sip #170)."""
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(bytes(range(256)))
@@ -172,7 +175,7 @@ def test_other_protocols(server, run_client, tmp_path, program, arguments):
 
 
 @pytest.mark.parametrize("cut", [b"\r\n\r\n", b"\r\n|\r\n", b"\r|\n\r\n", b"\r|\n|\r|\n"])
-def test_keep_alive(server, cut):
+def test_keep_alive(server: Any, cut: Any) -> None:
     """A double CRLF is answered by one CRLF, in however many packets it comes, and no CRLF is (RFC 5626, 4.4.1)."""
     request = make_request("OPTIONS", "sip:127.0.0.1", transport="TCP", sent_by="127.0.0.1").to_bytes()
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as client:

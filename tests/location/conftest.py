@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -17,24 +20,24 @@ NOW = 1_700_000_000.0
 class ThreadedClock(Clock):
     """A `Clock` with `callFromThread`: what threads hand in is run when a result is waited for."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.rightNow = NOW
-        self._calls = queue.SimpleQueue()
+        self._calls: Any = queue.SimpleQueue()
 
-    def callFromThread(self, function, *arguments):
+    def callFromThread(self, function: Any, *arguments: Any) -> None:
         self._calls.put((function, arguments))
 
-    def take_from_thread(self):
+    def take_from_thread(self) -> None:
         """Run the next thing that a thread hands in, once it does."""
         function, arguments = self._calls.get(timeout=5)
         function(*arguments)
 
-    def result(self, value):
+    def result(self, value: Any) -> Any:
         """Return *value*, or what it is a Deferred of, waiting for threads if need be."""
         if not isinstance(value, Deferred):
             return value
-        results = []
+        results: list[Any] = []
         value.addBoth(results.append)
         while not results:
             self.take_from_thread()
@@ -44,15 +47,15 @@ class ThreadedClock(Clock):
 
 
 @pytest.fixture
-def clock():
+def clock() -> ThreadedClock:
     return ThreadedClock()
 
 
 @pytest.fixture
-def routes_of(tmp_path):
+def routes_of(tmp_path: Path) -> Callable[..., Any]:
     """Return the routes that a text, and rows by the name of their file, say."""
 
-    def routes_of(text, **rows):
+    def routes_of(text: str, **rows: Any) -> Any:
         for name, content in rows.items():
             (tmp_path / f"{name}.csv").write_text(content)
         path = tmp_path / "routes.toml"
@@ -63,23 +66,23 @@ def routes_of(tmp_path):
 
 
 @pytest.fixture
-def binding(clock):
+def binding(clock: ThreadedClock) -> Callable[..., Any]:
     """Make a binding that has *left* seconds."""
 
-    def binding(uri="sip:bob@192.0.2.4", left=60, **more):
+    def binding(uri: str = "sip:bob@192.0.2.4", left: Any = 60, **more: Any) -> Binding:
         return Binding(uri, clock.seconds() + left, "call", 1, **more)
 
     return binding
 
 
 @pytest.fixture
-def make_store(clock, tmp_path):
+def make_store(clock: Any, tmp_path: Path) -> Iterator[Any]:
     """Start a store of a kind, with further arguments; every one is stopped in the end."""
     stores = []
 
-    def make(kind, **arguments):
+    def make(kind: Any, **arguments: Any) -> Any:
         if kind == "memory":
-            store = MemoryBindingStore(clock, **arguments)
+            store: Any = MemoryBindingStore(clock, **arguments)
         else:
             store = SQLiteBindingStore(str(tmp_path / "bindings.sqlite"), clock, **arguments)
         store.privilegedStartService()

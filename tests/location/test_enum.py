@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import common, dns
@@ -15,6 +16,7 @@ from twisted.names.error import DNSNameError, DNSQueryRefusedError, DNSServerErr
 from twisted.names.server import DNSServerFactory
 from zope.interface.verify import verifyObject
 
+from tests.any_reactor import reactor
 from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location import location_service
@@ -27,7 +29,9 @@ NUMBER = "tel:+441632960083"
 SILENT = object()
 
 
-def naptr(order, preference, replacement, *, services="E2U+sip", flags="u", leads_to=""):
+def naptr(
+    order: int, preference: int, replacement: str, *, services: str = "E2U+sip", flags: str = "u", leads_to: str = ""
+) -> Any:
     """Return a record that makes *replacement* of any number, or one that *leads_to* another domain."""
     if leads_to:
         return dns.Record_NAPTR(order, preference, b"", services.encode(), b"", leads_to.encode(), 60)
@@ -41,71 +45,73 @@ class Zone(common.ResolverBase):
     `queries` has the names asked for. A name that is missing does not exist; `soa` is what says so.
     """
 
-    def __init__(self, **rows):
+    def __init__(self, **rows: Any) -> None:
         super().__init__()
         self.rows = {name.replace("_", "."): records for name, records in rows.items()}
-        self.queries = []
+        self.queries: list[Any] = []
         self.soa = None
         self.cancelled = 0
 
-    def _lookup(self, name, cls, type, timeout):
+    def _lookup(self, name: bytes, cls: int, type: int, timeout: tuple[float, ...]) -> Deferred[Any]:
         text = name.decode()
         assert type == dns.NAPTR
         self.queries.append(text)
         records = self.rows.get(text, DNSNameError)
         if records is SILENT:
             return Deferred(lambda _: self._count_cancelled())
-        authority = [] if self.soa is None else [dns.RRHeader(b"arpa", dns.SOA, ttl=self.soa.ttl, payload=self.soa)]
+        authority: list[Any] = (
+            [] if self.soa is None else [dns.RRHeader(b"arpa", dns.SOA, ttl=self.soa.ttl, payload=self.soa)]
+        )
         if records is DNSNameError:
             return fail(DNSNameError(self._message(authority)))
         if isinstance(records, Exception):
             return fail(records)
         return succeed(([dns.RRHeader(text, row.TYPE, ttl=row.ttl, payload=row) for row in records], authority, []))
 
-    def _message(self, authority):
+    def _message(self, authority: list[Any]) -> Any:
         message = dns.Message(rCode=dns.ENAME)
         message.authority = authority
         return message
 
-    def _count_cancelled(self):
+    def _count_cancelled(self) -> None:
         self.cancelled += 1
 
 
 @pytest.fixture
-def zone():
+def zone() -> Zone:
     return Zone()
 
 
 @pytest.fixture
-def service(zone, clock):
+def service(zone: Zone, clock: Any) -> ENUMLocationService:
     return ENUMLocationService("e164.arpa", zone, clock)
 
 
-def begin(service, uri=NUMBER):
+def begin(service: Any, uri: Any = NUMBER) -> Deferred[Any]:
     """Look *uri* up, and return the Deferred of it."""
     return Deferred.fromCoroutine(service.lookup(parse_uri(uri), make_request()))
 
 
-def targets(service, clock, uri=NUMBER):
+def targets(service: ENUMLocationService, clock: Any, uri: str = NUMBER) -> Any:
     """Look *uri* up, and return the Contacts found, None if the next service is to be asked."""
     found = clock.result(begin(service, uri))
     return None if found is None else [str(target) for target in found.targets]
 
 
-def test_interface(service):
+def test_interface(service: ENUMLocationService) -> None:
     """It is a location service that says what it is."""
     verifyObject(ILocationService, service)
     assert service.description == "enum:e164.arpa"
 
 
 @pytest.mark.parametrize("uri", ["sip:bob@example.com", "tel:112", "mailto:a@example.com"])
-def test_no_number(service, zone, uri):
+def test_no_number(service: ENUMLocationService, zone: Zone, uri: str) -> None:
     """What is no global number is the next service's at once, and the DNS is not asked (6116, 3.7)."""
     assert service.lookup(parse_uri(uri), make_request()) is None
     assert zone.queries == []
 
 
-def test_example(service, zone, clock):
+def test_example(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """The example of the RFC: SIP is the first choice, and others are not ours (6116, 4)."""
     zone.rows[DOMAIN] = [
         naptr(100, 50, r"!^(\+441632960083)$!sip:\1@example.com!"),
@@ -116,7 +122,7 @@ def test_example(service, zone, clock):
     assert zone.queries == [DOMAIN]
 
 
-def test_order_then_preference(service, zone, clock):
+def test_order_then_preference(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """The first order that has a SIP URI is the answer, with q by preference; the same preference has the same q."""
     zone.rows[DOMAIN] = [
         naptr(200, 1, "sip:late@h"),
@@ -132,7 +138,7 @@ def test_order_then_preference(service, zone, clock):
     ]  # fmt: skip
 
 
-def test_many_preferences(service, zone, clock):
+def test_many_preferences(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """However many preferences there are, q stays in order and above zero, and the records considered are bounded."""
     zone.rows[DOMAIN] = [naptr(1, number, f"sip:{number}@h") for number in reversed(range(1000))]
     found = targets(service, clock)
@@ -155,20 +161,20 @@ def test_many_preferences(service, zone, clock):
         dns.Record_A("192.0.2.1", 60),
     ],
 )
-def test_faulty_record(service, zone, clock, faulty):
+def test_faulty_record(service: ENUMLocationService, zone: Zone, clock: Any, faulty: Any) -> None:
     """A record that is malformed or not for us is passed over, and the next one counts, of a later order too (5.2)."""
     zone.rows[DOMAIN] = [faulty, naptr(2, 1, "sip:good@h")]
     assert targets(service, clock) == ["<sip:good@h>;q=1"]
 
 
-def test_faulty_records_are_counted(service, zone, clock):
+def test_faulty_records_are_counted(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """How often a malformed record was passed over is counted."""
     zone.rows[DOMAIN] = [naptr(1, 1, "!(!sip:a@h!"), dns.Record_NAPTR(1, 1, b"u", b"E2U+sip", b"\xff", b"", 60)]
     assert targets(service, clock) is None
     assert service.counters["faulty_records"] == 2
 
 
-def test_non_terminal(service, zone, clock):
+def test_non_terminal(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """A record without flags leads to the records of another domain, whose order counts there alone (5.2)."""
     zone.rows[DOMAIN] = [naptr(100, 10, "sip:first@h"), naptr(100, 20, "", leads_to="Next.Example.")]
     zone.rows["next.example"] = [naptr(900, 2, "sip:third@h"), naptr(900, 1, "sip:second@h")]
@@ -176,19 +182,19 @@ def test_non_terminal(service, zone, clock):
 
 
 @pytest.mark.parametrize("trouble", [DNSServerError(), SILENT, DNSNameError, []])
-def test_non_terminal_that_leads_nowhere(service, zone, clock, trouble):
+def test_non_terminal_that_leads_nowhere(service: ENUMLocationService, zone: Zone, clock: Any, trouble: Any) -> None:
     """A problem behind a non-terminal record does not end the look-up: the next record counts (5.2.1)."""
     zone.rows[DOMAIN] = [naptr(1, 1, "", leads_to="lost.example"), naptr(2, 1, "sip:good@h")]
     zone.rows["lost.example"] = fail_in_time(trouble)
     assert targets(service, clock) == ["<sip:good@h>;q=1"]
 
 
-def fail_in_time(trouble):
+def fail_in_time(trouble: Any) -> Any:
     """What a resolver does in the end about a name server that is SILENT."""
     return TimeoutError() if trouble is SILENT else trouble
 
 
-def test_problem_behind_a_non_terminal_alone(service, zone, clock):
+def test_problem_behind_a_non_terminal_alone(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """Where nothing else is found, a name server that fails leaves the answer open: 503."""
     zone.rows[DOMAIN] = [naptr(1, 1, "", leads_to="lost.example")]
     zone.rows["lost.example"] = DNSServerError()
@@ -196,7 +202,7 @@ def test_problem_behind_a_non_terminal_alone(service, zone, clock):
         targets(service, clock)
 
 
-def test_loop(service, zone, clock):
+def test_loop(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """A loop of non-terminal records is not entered, and the records beside it count (5.2.1)."""
     zone.rows[DOMAIN] = [naptr(1, 1, "", leads_to="a.example"), naptr(2, 1, "sip:good@h")]
     zone.rows["a.example"] = [naptr(1, 1, "", leads_to="b.example")]
@@ -205,7 +211,7 @@ def test_loop(service, zone, clock):
     assert zone.queries == [DOMAIN, "a.example", "b.example"]
 
 
-def test_chain(service, zone, clock):
+def test_chain(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """Five non-terminal records are followed, one more is not (5.2.1)."""
     zone.rows[DOMAIN] = [naptr(1, 1, "", leads_to="1.example")]
     for number in range(1, 5):
@@ -219,25 +225,25 @@ def test_chain(service, zone, clock):
     assert "6.example" not in zone.queries
 
 
-def test_wide_tree(service, zone, clock):
+def test_wide_tree(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """However many non-terminal records there are, five are followed in one look-up."""
     zone.rows[DOMAIN] = [naptr(1, number, "", leads_to=f"{number}.example") for number in range(30)]
     assert targets(service, clock) is None
     assert len(zone.queries) == 6
 
 
-def test_alias(service, zone, clock):
+def test_alias(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """The records of a name that is an alias count, and those of strangers in the same answer do not."""
     zone.rows[DOMAIN] = []
     stranger = dns.RRHeader(b"other.example", dns.NAPTR, ttl=60, payload=naptr(1, 1, "sip:evil@h"))
     alias = dns.RRHeader(DOMAIN, dns.CNAME, ttl=60, payload=dns.Record_CNAME(b"real.example", 60))
     record = dns.RRHeader(b"real.example", dns.NAPTR, ttl=60, payload=naptr(2, 1, "sip:good@h"))
-    zone._lookup = lambda *_: succeed(([stranger, alias, record], [], []))
+    zone._lookup = lambda *_: succeed(([stranger, alias, record], [], []))  # type: ignore[method-assign]
     assert targets(service, clock) == ["<sip:good@h>;q=1"]
 
 
 @pytest.mark.parametrize("records", [DNSNameError, [], [dns.Record_A("192.0.2.1", 60)]])
-def test_nothing(service, zone, clock, records):
+def test_nothing(service: ENUMLocationService, zone: Zone, clock: Any, records: list[Any] | type[Any]) -> None:
     """A name that does not exist, or has no NAPTR record, leaves the number to the next service."""
     zone.rows[DOMAIN] = records
     assert targets(service, clock) is None
@@ -247,7 +253,7 @@ def test_nothing(service, zone, clock, records):
     ("trouble", "status"),
     [(DNSServerError(), 503), (DNSQueryRefusedError(), 503), (OSError("no socket left"), 503), (TimeoutError(), 504)],
 )
-def test_trouble(service, zone, clock, trouble, status):
+def test_trouble(service: ENUMLocationService, zone: Zone, clock: Any, trouble: Any, status: int) -> None:
     """A name server that fails, refuses or is silent says nothing about the number: 503 or 504; nothing is kept."""
     zone.rows[DOMAIN] = trouble
     with pytest.raises(UnavailableError) as raised:
@@ -258,7 +264,7 @@ def test_trouble(service, zone, clock, trouble, status):
     assert targets(service, clock) == ["<sip:good@h>;q=1"]
 
 
-def test_cancel(service, zone):
+def test_cancel(service: ENUMLocationService, zone: Zone) -> None:
     """A look-up that nobody waits for is cancelled, and with it the query; its turn is another's."""
     zone.rows[DOMAIN] = SILENT
     for _ in range(2 * ENUMLocationService.max_queries):
@@ -268,7 +274,7 @@ def test_cancel(service, zone):
     assert zone.cancelled == len(zone.queries) == 2 * ENUMLocationService.max_queries
 
 
-def test_queries_at_a_time(service, zone):
+def test_queries_at_a_time(service: ENUMLocationService, zone: Zone) -> None:
     """So many queries are made at a time, and more wait for their turn."""
     zone.rows[DOMAIN] = SILENT
     looking = [begin(service) for _ in range(ENUMLocationService.max_queries + 2)]
@@ -283,7 +289,7 @@ def test_queries_at_a_time(service, zone):
     assert zone.cancelled == len(zone.queries) == ENUMLocationService.max_queries + 1
 
 
-def test_ttl(service, zone, clock):
+def test_ttl(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """An answer holds for the least TTL in it, and then the DNS is asked again."""
     zone.rows[DOMAIN] = [naptr(1, 1, "sip:old@h"), naptr(1, 2, "sip:older@h")]
     zone.rows[DOMAIN][1].ttl = 30
@@ -300,7 +306,15 @@ def test_ttl(service, zone, clock):
 
 @pytest.mark.parametrize("records", [DNSNameError, []])
 @pytest.mark.parametrize(("ttl", "minimum", "age"), [(300, 20, 20), (20, 300, 20), (10**6, 10**6, 10_800)])
-def test_ttl_of_nothing(service, zone, clock, records, ttl, minimum, age):
+def test_ttl_of_nothing(
+    service: ENUMLocationService,
+    zone: Any,
+    clock: Any,
+    records: list[Any] | type[Any],
+    ttl: Any,
+    minimum: Any,
+    age: int,
+) -> None:
     """That there is nothing holds as long as the SOA record says, three hours at most (RFC 2308, 5)."""
     zone.rows[DOMAIN] = records
     zone.soa = dns.Record_SOA(b"ns.arpa", b"hostmaster.arpa", minimum=minimum, ttl=ttl)
@@ -313,7 +327,7 @@ def test_ttl_of_nothing(service, zone, clock, records, ttl, minimum, age):
     assert len(zone.queries) == 2
 
 
-def test_ttl_that_is_none(service, zone, clock):
+def test_ttl_that_is_none(service: ENUMLocationService, zone: Zone, clock: Any) -> None:
     """A TTL of 0, and nothing without an SOA record, are not kept (RFC 2308, 5)."""
     assert targets(service, clock) is None
     zone.rows[DOMAIN] = [naptr(1, 1, "sip:once@h")]
@@ -322,7 +336,7 @@ def test_ttl_that_is_none(service, zone, clock):
     assert service.counters["known"] == 0
 
 
-def test_bounded_cache(service, zone, clock):
+def test_bounded_cache(service: Any, zone: Any, clock: Any) -> None:
     """Past the bound on what is kept the oldest goes."""
     zone.soa = dns.Record_SOA(b"ns.arpa", b"hostmaster.arpa", minimum=60, ttl=60)
     service.max_known = 2
@@ -341,9 +355,9 @@ def test_bounded_cache(service, zone, clock):
         ("enum:e164.arpa@[::1]:5353,192.0.2.53:53,2001:db8::53",) * 2,
     ],
 )
-def test_text(clock, text, description):
+def test_text(clock: Any, text: str, description: str) -> None:
     """`enum:SUFFIX` asks the system's name servers, `enum:SUFFIX@ADDRESS:PORT` those given."""
-    service = location_service(text, clock)
+    service: Any = location_service(text, clock)
     assert service.description == description
     assert isinstance(service.service, ENUMLocationService)
     assert service.lookup_timeout == 2.0
@@ -363,7 +377,7 @@ def test_text(clock, text, description):
         ("enum,server=192.0.2.53:53:e164.arpa", "expected a domain name such as e164.arpa"),
     ],
 )
-def test_mistakes(clock, text, said):
+def test_mistakes(clock: Any, text: str, said: str) -> None:
     """A mistake is a ValueError that says what was expected."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -378,13 +392,13 @@ class Server(DNSServerFactory):
 
     noisy = False
 
-    def sendReply(self, protocol, message, address):
+    def sendReply(self, protocol: Any, message: Any, address: tuple[int | str, ...] | None) -> None:
         message.maxSize = 0 if address is None else 512
         super().sendReply(protocol, message, address)
 
 
 @contextlib.asynccontextmanager
-async def served(zone):
+async def served(zone: Zone) -> AsyncIterator[Any]:
     """The port of a name server that knows *zone*, by UDP and TCP."""
     factory = Server(clients=[zone])
     stream = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -401,11 +415,11 @@ async def served(zone):
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("how_many", [3, 60])
-async def test_live(zone, how_many):
+async def test_live(zone: Zone, how_many: int) -> None:
     """A real name server's records lead to the targets, by TCP where they are too long for a datagram."""
     zone.rows[DOMAIN] = [naptr(1, number, rf"!^\+44(.*)$!sip:\1@h{number}!") for number in range(how_many)]
     async with served(zone) as port:
-        service = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
+        service: Any = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
         found = await service.lookup(parse_uri(NUMBER), make_request())
         assert await service.lookup(parse_uri("tel:+1"), make_request()) is None
     assert [target.uri.text for target in found.targets[:2]] == ["sip:1632960083@h0", "sip:1632960083@h1"]
@@ -413,21 +427,21 @@ async def test_live(zone, how_many):
 
 
 @pytest_twisted.ensureDeferred
-async def test_live_failure(zone):
+async def test_live_failure(zone: Zone) -> None:
     """A name server that answers SERVFAIL gives 503."""
     zone.rows[DOMAIN] = OSError("which is SERVFAIL to its clients")
     async with served(zone) as port:
-        service = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
+        service: Any = location_service(f"enum:e164.arpa@127.0.0.1:{port}", reactor)
         with pytest.raises(UnavailableError) as raised:
             await service.lookup(parse_uri(NUMBER), make_request())
     assert raised.value.status == 503
 
 
 @pytest_twisted.ensureDeferred
-async def test_live_silence():
+async def test_live_silence() -> None:
     """A name server that says nothing costs the deadline, gives 504, and leaves no timer or socket."""
     silent = reactor.listenUDP(0, DatagramProtocol(), interface="127.0.0.1")
-    service = location_service(f"enum,timeout=0.1:e164.arpa@127.0.0.1:{silent.getHost().port}", reactor)
+    service: Any = location_service(f"enum,timeout=0.1:e164.arpa@127.0.0.1:{silent.getHost().port}", reactor)
     with pytest.raises(UnavailableError) as raised:
         await service.lookup(parse_uri(NUMBER), make_request())
     assert raised.value.status == 504
@@ -435,12 +449,13 @@ async def test_live_silence():
 
 
 @pytest_twisted.ensureDeferred
-async def test_live_second_server(zone):
+async def test_live_second_server(zone: Zone) -> None:
     """Where the first name server is silent, the second is asked."""
     zone.rows[DOMAIN] = [naptr(1, 1, "sip:good@h")]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         async with served(zone) as port:
             text = f"enum:e164.arpa@127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}"
-            found = await location_service(text, reactor).lookup(parse_uri(NUMBER), make_request())
+            service: Any = location_service(text, reactor)
+            found = await service.lookup(parse_uri(NUMBER), make_request())
     assert [target.uri.text for target in found.targets] == ["sip:good@h"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ NUMBER = "+441632960083"
         ("(4*)*x", None),
     ],
 )
-def test_match(text, groups):
+def test_match(text: str, groups: list[str] | None) -> None:
     """The whole match and its groups are those of POSIX, leftmost first (IEEE 1003.1, 9.4)."""
     found = Expression(text).match(NUMBER)
     assert found == (None if groups is None else (groups + [""] * 10)[:10])
@@ -53,7 +54,7 @@ def test_match(text, groups):
         "\\", r"\d", r"(4)\1", "(" * 21 + "4" + ")" * 21, "((4{100}){100}){100}", "4{200}" * 3,
     ],
 )  # fmt: skip
-def test_mistake(text):
+def test_mistake(text: str) -> None:
     """What POSIX leaves undefined, what it forbids, and what would be too large is a ValueError."""
     with pytest.raises(ValueError):
         Expression(text)
@@ -63,10 +64,10 @@ def test_mistake(text):
     "text",
     ["(.|.|.|.)" * 25 + "x", "(.*)" * 60 + "x", "((((((((.*)*)*)*)*)*)*)*)*x", "(.{0,15}){0,14}x", "(.*|.+)*x"],
 )
-def test_bounded_work(text):
+def test_bounded_work(text: str) -> None:
     """What takes a backtracking matcher ages is done in as many tries as the expression has steps, at each place."""
     expression = Expression(text)
-    tried = set()
+    tried: set[Any] = set()
     for begin in range(17):
         assert expression._spans("+" + "1" * 15, begin, tried) is None
     assert len(tried) <= 500 * 17
@@ -77,18 +78,19 @@ REPEATS = st.sampled_from(["", "*", "+", "?", "{2}", "{1,}", "{0,3}"])
 
 
 @given(st.lists(st.tuples(PIECES, REPEATS), min_size=1, max_size=6), st.text("+0146", max_size=16))
-def test_as_python(pieces, number):
+def test_as_python(pieces: list[Any], number: str) -> None:
     """Where Python's own `re` reads an expression alike, it finds the same."""
     text = "".join(piece + ("" if piece in "^$" else repeat) for piece, repeat in pieces)
     found = re.search(text.replace("$", r"\Z"), number)
     groups = Expression(text).match(number)
     assert (groups is None) == (found is None)
     if found is not None:
+        assert groups is not None
         assert groups[: 1 + len(found.groups())] == [found[0], *(group or "" for group in found.groups())]
 
 
 @given(st.text("+01()[]{}|*?^$.\\-:,a", max_size=40))
-def test_any_text(text):
+def test_any_text(text: str) -> None:
     """Any text is an expression, which matches or does not, or a ValueError."""
     try:
         expression = Expression(text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.application.service import IService, Service
@@ -40,15 +42,15 @@ class Service_(Service):
 
     description = "a service"
 
-    def __init__(self, answer=None):
+    def __init__(self, answer: Any = None) -> None:
         self.answer = answer
         self.asked = 0
-        self.waiting = []
-        self.heard = []
+        self.waiting: list[Any] = []
+        self.heard: list[Any] = []
         self.counters = {"own": 7}
-        self.canceller = None
+        self.canceller: Any = None
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Any) -> Any:
         self.asked += 1
         if isinstance(self.answer, BaseException):
             raise self.answer
@@ -57,37 +59,37 @@ class Service_(Service):
             return self.waiting[-1]
         return self.answer
 
-    def privilegedStartService(self):
+    def privilegedStartService(self) -> None:
         self.heard.append("privileged")
 
-    def startService(self):
+    def startService(self) -> None:
         self.heard.append("start")
 
-    def stopService(self):
+    def stopService(self) -> None:
         self.heard.append("stop")
 
 
 class Case:
     """A guarded service, and what its look-ups come to: a value, or the exception."""
 
-    def __init__(self, answer=None, **options):
+    def __init__(self, answer: Any = None, **options: Any) -> None:
         self.clock = Clock()
         self.service = Service_(answer)
         self.guarded = GuardedLocationService(self.service, self.clock, **options)
 
-    def ask(self, uri=BOB):
+    def ask(self, uri: Any = BOB) -> Any:
         try:
             found = self.guarded.lookup(uri, make_request())
         except Exception as error:
             return error
         if not isinstance(found, Deferred):
             return found
-        results = []
+        results: list[Any] = []
         found.addBoth(results.append)
         self.pending = found
         return results
 
-    def ask_and_wait(self, result, uri=BOB):
+    def ask_and_wait(self, result: Any, uri: Any = BOB) -> Any:
         """Ask, let the service answer with *result*, and return what came of it."""
         results = self.ask(uri)
         waiting = self.service.waiting[-1]
@@ -95,7 +97,7 @@ class Case:
         return getattr(results[0], "value", results[0])
 
 
-def test_answers_pass():
+def test_answers_pass() -> None:
     """What the service answers is passed on as it is, at once where it is there at once."""
     case = Case(FOUND)
     assert case.ask() is FOUND
@@ -107,7 +109,7 @@ def test_answers_pass():
     assert case.guarded.counters["own"] == 7
 
 
-def test_deadline():
+def test_deadline() -> None:
     """A look-up that takes too long is cancelled, and fails with 504."""
     case = Case("wait", lookup_timeout=1.5)
     results = case.ask()
@@ -121,14 +123,14 @@ def test_deadline():
     assert case.clock.getDelayedCalls() == []
 
 
-def test_answer_leaves_no_timer():
+def test_answer_leaves_no_timer() -> None:
     """Once the answer is there nothing is left behind."""
     case = Case("wait")
     case.ask_and_wait(FOUND)
     assert case.clock.getDelayedCalls() == []
 
 
-def test_cancelled_look_up_is_no_failure():
+def test_cancelled_look_up_is_no_failure() -> None:
     """A look-up that nobody waits for any longer is cancelled, and says nothing about the service."""
     case = Case("wait")
     for _ in range(6):
@@ -139,7 +141,7 @@ def test_cancelled_look_up_is_no_failure():
     assert case.ask_and_wait(FOUND) is FOUND
 
 
-def test_callers_who_hang_up_are_no_failures():
+def test_callers_who_hang_up_are_no_failures() -> None:
     """Nor do they have the service left alone, by whatever exception it says that it was cancelled."""
     case = Case("wait")
     case.service.canceller = lambda pending: pending.errback(ConnectingCancelledError(None))
@@ -151,7 +153,7 @@ def test_callers_who_hang_up_are_no_failures():
 
 
 @pytest.mark.parametrize("failure", [UnavailableError(), RuntimeError("down"), OSError("refused")])
-def test_rest_after_failures(failure):
+def test_rest_after_failures(failure: Any) -> None:
     """After five failures in a row the service is left alone, each time for longer, until a try succeeds."""
     case = Case("wait")
     for _ in range(5):
@@ -172,7 +174,7 @@ def test_rest_after_failures(failure):
     assert case.guarded.counters["not_asked"] == 3
 
 
-def test_no_rest_for_what_knows_that_it_is_down():
+def test_no_rest_for_what_knows_that_it_is_down() -> None:
     """A service that says at once that it is down is asked again each time, and so is used as soon as it is back."""
     case = Case(UnavailableError())
     for _ in range(10):
@@ -182,7 +184,7 @@ def test_no_rest_for_what_knows_that_it_is_down():
     assert case.ask() is FOUND
 
 
-def test_known_to_be_down_after_a_rest():
+def test_known_to_be_down_after_a_rest() -> None:
     """Nor does what it says at once after a rest make the rest longer."""
     case = Case("wait")
     for _ in range(5):
@@ -194,12 +196,12 @@ def test_known_to_be_down_after_a_rest():
     assert case.ask() is FOUND
 
 
-def test_rest_is_bounded():
+def test_rest_is_bounded() -> None:
     """However long a service is down, it is tried every thirty seconds."""
     clock = Clock()
     breaker = CircuitBreaker(clock, max_failures=1)
     breaker.failed(breaker.admit())
-    rests = []
+    rests: list[Any] = []
     while len(rests) < 7:
         began = clock.seconds()
         while not (number := breaker.admit()):
@@ -209,7 +211,7 @@ def test_rest_is_bounded():
     assert rests == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_trial_that_is_given_up():
+def test_trial_that_is_given_up() -> None:
     """A try that is given up is no verdict, and the next one may be made."""
     clock = Clock()
     breaker = CircuitBreaker(clock, max_failures=1)
@@ -223,7 +225,7 @@ def test_trial_that_is_given_up():
 
 
 @pytest.mark.parametrize("told", ["succeeded", "failed", "given_up"])
-def test_stragglers(told):
+def test_stragglers(told: str) -> None:
     """What was begun before the rest has no say in it, and is not taken for the trial that comes after."""
     clock = Clock()
     breaker = CircuitBreaker(clock, max_failures=1)
@@ -243,7 +245,7 @@ def test_stragglers(told):
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, lambda: ConnectingCancelledError(None)])
-def test_trial_however_it_is_cancelled(error):
+def test_trial_however_it_is_cancelled(error: Any) -> None:
     """A trial that is cancelled is over, by whatever exception it says so; and so is one that gives up by itself."""
     case = Case("wait")
     for _ in range(5):
@@ -260,7 +262,7 @@ def test_trial_however_it_is_cancelled(error):
     assert case.ask_and_wait(FOUND) is FOUND
 
 
-def test_trial_that_raises_what_is_no_exception():
+def test_trial_that_raises_what_is_no_exception() -> None:
     """A trial is over, too, by what Python derives from BaseException alone."""
     case = Case("wait")
     for _ in range(5):
@@ -274,7 +276,7 @@ def test_trial_that_raises_what_is_no_exception():
     assert case.ask() is FOUND
 
 
-def test_refusals_are_answers():
+def test_refusals_are_answers() -> None:
     """A refusal is a decision about the request, and no failure of the service."""
     case = Case(SIPError(603))
     for _ in range(10):
@@ -282,7 +284,7 @@ def test_refusals_are_answers():
     assert case.guarded.counters["failures"] == 0
 
 
-def test_interleaved_success_resets():
+def test_interleaved_success_resets() -> None:
     """Failures count in a row only."""
     case = Case()
     for _ in range(4):
@@ -295,11 +297,11 @@ def test_interleaved_success_resets():
 
 @pytest.mark.parametrize("kind", ["at once", "later"])
 @pytest.mark.parametrize("answer", [FOUND, None, SIPError(603, "No", [("X-A", "b")], "their rule")])
-def test_cache(kind, answer):
+def test_cache(kind: str, answer: Redirection | SIPError | None) -> None:
     """An answer is given again for as long as it may be kept, be it nothing or a refusal, for that Request-URI only."""
     case = Case(answer if kind == "at once" else "wait", cache=10)
 
-    def told(result):
+    def told(result: Redirection | SIPError | None) -> Any:
         return (result.status, result.reason, result.headers, result.rule) if isinstance(result, SIPError) else result
 
     first = case.ask() if kind == "at once" else case.ask_and_wait(answer)
@@ -317,7 +319,7 @@ def test_cache(kind, answer):
     assert case.guarded.counters["cache_hits"] == 1
 
 
-def test_failures_are_not_cached():
+def test_failures_are_not_cached() -> None:
     """What is kept is an answer; that there was none is not."""
     case = Case(UnavailableError(), cache=10)
     case.ask()
@@ -325,14 +327,14 @@ def test_failures_are_not_cached():
     assert case.ask() is FOUND
 
 
-def test_what_is_no_answer_is_not_cached():
+def test_what_is_no_answer_is_not_cached() -> None:
     """What is neither a Redirection nor nothing is for who asks to complain of, and not kept."""
     case = Case(["sip:b@x"], cache=10)
     assert case.ask() == ["sip:b@x"]
     assert case.guarded.counters["cached"] == 0
 
 
-def test_cached_expires_runs_down():
+def test_cached_expires_runs_down() -> None:
     """What is kept tells how long it still lasts; once nothing does, the service is asked again (8.3)."""
     targets = [Target("sip:a@x", q=0.5, expires=5), Target("sip:b@x", expires=9, display_name="B"), Target("sip:c@x")]
     case = Case(Redirection(targets, 301, [("X", "y")]), cache=60)
@@ -352,7 +354,7 @@ def test_cached_expires_runs_down():
     assert case.service.asked == 2
 
 
-def test_cache_is_bounded(monkeypatch):
+def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many Request-URIs are asked for, no more answers are kept than may be; those stay that are asked for."""
     monkeypatch.setattr(Answers, "max_kept", 3)
     case = Case(FOUND, cache=60)
@@ -372,7 +374,7 @@ def test_cache_is_bounded(monkeypatch):
         ("a", SIPError(486, headers=[("X", "y" * 2000)]), 0),
     ],
 )
-def test_what_is_long_is_not_kept(user, answer, kept):
+def test_what_is_long_is_not_kept(user: str, answer: Redirection | SIPError | None, kept: int) -> None:
     """What is kept is bounded in size, whatever callers ask for and services answer."""
     case = Case(answer, cache=60)
     case.ask(parse_uri(f"sip:{user}@x"))
@@ -380,9 +382,9 @@ def test_what_is_long_is_not_kept(user, answer, kept):
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_own_registration_is_seen(clock, is_slow):
+def test_own_registration_is_seen(clock: Any, is_slow: bool) -> None:
     """A change of an address-of-record made by us counts at once, by whatever Request-URI it is asked for."""
-    store = guarded(Slow(clock) if is_slow else MemoryBindingStore(clock), clock, cache=60)
+    store: Any = guarded(Slow(clock) if is_slow else MemoryBindingStore(clock), clock, cache=60)
     uris = [parse_uri(text) for text in ("sip:bob@h", "sips:bob@h", "sip:%62ob@H;x=y", "sip:eve@h")]
     assert [store.lookup(uri, make_request()) for uri in uris] == [None] * 4
     assert store.counters["cached"] == 4
@@ -398,12 +400,12 @@ def test_own_registration_is_seen(clock, is_slow):
 class Slow(MemoryBindingStore):
     """A store that makes a change when `waiting` fires."""
 
-    def replace(self, address_of_record, version, bindings):
-        self.waiting = Deferred()
+    def replace(self, address_of_record: Any, version: Any, bindings: Any) -> Any:
+        self.waiting: Deferred[Any] = Deferred()
         return self.waiting.addCallback(lambda _: super(Slow, self).replace(address_of_record, version, bindings))
 
 
-def test_started_and_stopped_with_it():
+def test_started_and_stopped_with_it() -> None:
     """The service is started and stopped with what guards it; one that is no service needs neither."""
     case = Case(FOUND, cache=60)
     case.ask()
@@ -421,9 +423,9 @@ def test_started_and_stopped_with_it():
 
 
 @pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
-def test_guarded_store(clock, check):
+def test_guarded_store(clock: Any, check: Callable[..., Any]) -> None:
     """A store that is guarded is one still."""
-    store = guarded(MemoryBindingStore(clock), clock)
+    store: Any = guarded(MemoryBindingStore(clock), clock)
     assert isinstance(store, GuardedBindingStore)
     clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
 
@@ -431,18 +433,19 @@ def test_guarded_store(clock, check):
 class Stuck(MemoryBindingStore):
     """A store that never answers."""
 
-    def bindings(self, address_of_record):
+    def bindings(self, address_of_record: Any) -> Any:
         return Deferred()
 
-    def replace(self, address_of_record, version, bindings):
+    def replace(self, address_of_record: Any, version: Any, bindings: Any) -> Any:
         return Deferred()
 
 
-def test_store_deadline():
+def test_store_deadline() -> None:
     """Reading bindings has the deadline; changing them has none, for nobody could say that it was not done."""
     clock = Clock()
-    store = guarded(Stuck(clock), clock, lookup_timeout=1)
-    reading, writing = [], []
+    store: Any = guarded(Stuck(clock), clock, lookup_timeout=1)
+    reading: list[Any] = []
+    writing: list[Any] = []
     store.bindings("sip:b@h").addErrback(lambda failure: reading.append(failure.value.status))
     store.replace("sip:b@h", 0, ()).addBoth(writing.append)
     clock.pump([0.5] * 200)
@@ -450,10 +453,11 @@ def test_store_deadline():
     assert writing == []
 
 
-def test_from_text(clock):
+def test_from_text(clock: Any) -> None:
     """The options of every kind are a deadline and a cache; a kind that answers at once is not guarded for nothing."""
     assert isinstance(location_service("memory:", clock), MemoryBindingStore)
     store = location_service("memory,timeout=0.5,cache=30:", clock)
     assert isinstance(store, GuardedBindingStore)
     assert (store.lookup_timeout, store.cache) == (0.5, 30)
-    assert location_service("memory,cache=30:", clock, lookup_timeout=7).lookup_timeout == 7
+    service: Any = location_service("memory,cache=30:", clock, lookup_timeout=7)
+    assert service.lookup_timeout == 7

@@ -6,12 +6,15 @@ import contextlib
 import gzip
 import json
 import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor, ssl
+from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.web.http import HTTPChannel
@@ -19,7 +22,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
+from tests.any_reactor import reactor
 from tests.interoperability.test_tls import write_certificate
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.location import location_service
@@ -37,15 +42,15 @@ class Router(Resource):
 
     isLeaf = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.answers = []
-        self.questions = []
-        self.requests = []
-        self.waiting = []
-        self.gone = Deferred()
+        self.answers: list[Any] = []
+        self.questions: list[Any] = []
+        self.requests: list[Any] = []
+        self.waiting: list[Any] = []
+        self.gone: Deferred[Any] = Deferred()
 
-    def render(self, request):
+    def render(self, request: Any) -> Any:
         self.requests.append(request)
         self.questions.append(request.content.read())
         answer = self.answers.pop(0) if self.answers else NOT_KNOWN
@@ -64,18 +69,18 @@ class Router(Resource):
 class Channel(HTTPChannel):
     """Keeps account of the connections that were made, and of those that are open."""
 
-    def connectionMade(self):
+    def connectionMade(self) -> None:
         self.factory.made.append(self)
         self.factory.open.append(self)
         super().connectionMade()
 
-    def connectionLost(self, reason):
+    def connectionLost(self, reason: Any = connectionDone) -> None:
         self.factory.open.remove(self)
         super().connectionLost(reason)
 
 
 @contextlib.asynccontextmanager
-async def listening(factory, context=None, interface="127.0.0.1"):
+async def listening(factory: Any, context: Any = None, interface: str = "127.0.0.1") -> AsyncIterator[Any]:
     """The port that *factory* listens on."""
     if context is None:
         port = reactor.listenTCP(0, factory, interface=interface)
@@ -88,17 +93,19 @@ async def listening(factory, context=None, interface="127.0.0.1"):
 
 
 @contextlib.asynccontextmanager
-async def asked(router, text="http:http://127.0.0.1:{port}/route", context=None, **options):
+async def asked(
+    router: Router, text: str = "http:http://127.0.0.1:{port}/route", context: Any = None, **options: Any
+) -> AsyncIterator[Any]:
     """A location service of *text* that asks *router*, and the site that serves it.
 
     In the end the service is stopped, and has closed its connections.
     """
-    site = Site(router)
+    site: Any = Site(router)
     site.noisy = False
     site.made, site.open = [], []
     site.protocol = Channel
     async with listening(site, context, **options) as port:
-        service = location_service(text.format(port=port), reactor)
+        service: Any = location_service(text.format(port=port), reactor)
         service.startService()
         try:
             yield service, site
@@ -109,16 +116,17 @@ async def asked(router, text="http:http://127.0.0.1:{port}/route", context=None,
 
 
 @pytest.fixture
-def router():
+def router() -> Router:
     return Router()
 
 
 @pytest.fixture
-def errors():
+def errors() -> Iterator[list[Any]]:
     """The lines that were logged as errors."""
     lines = []
 
-    def observe(event):
+    @log_observer
+    def observe(event: dict[str, Any]) -> None:
         if event.get("log_namespace") == "twisted_sipuas.location.http":
             lines.append(event["log_format"].format(**event))
 
@@ -127,12 +135,12 @@ def errors():
     globalLogPublisher.removeObserver(observe)
 
 
-def lookup(service, uri="sip:bob@example.com", **options):
+def lookup(service: Any, uri: str = "sip:bob@example.com", **options: Any) -> Any:
     request = make_request(uri=uri, **options)
     return service.lookup(request.uri, request)
 
 
-async def raised_by(service, **options):
+async def raised_by(service: Any, **options: Any) -> Any:
     """Return the error that a look-up ends with."""
     with pytest.raises(SIPError) as raised:
         await lookup(service, **options)
@@ -140,7 +148,7 @@ async def raised_by(service, **options):
 
 
 @pytest_twisted.ensureDeferred
-async def test_question_and_answer(router):
+async def test_question_and_answer(router: Router) -> None:
     """The question is posted as JSON, with who asks; the answer is where to go."""
     answer = {"targets": [{"uri": "sip:bob@192.0.2.7", "q": 0.7}], "status": 301, "headers": {"X-Route": "1"}}
     router.answers = [(200, json.dumps(answer).encode())]
@@ -163,7 +171,7 @@ async def test_question_and_answer(router):
 
 @pytest.mark.parametrize("answer", [NOT_KNOWN, (204, b""), (200, b"{}", ("Content-Type", "application/x+json; v=1"))])
 @pytest_twisted.ensureDeferred
-async def test_not_known(router, answer):
+async def test_not_known(router: Router, answer: tuple[bytes | int, ...]) -> None:
     """An empty object, and a 204, leave the user to the next service."""
     router.answers = [answer]
     async with asked(router) as (service, _):
@@ -171,7 +179,7 @@ async def test_not_known(router, answer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_refusal(router):
+async def test_refusal(router: Router) -> None:
     """A refusal is the answer to the request, and no failure."""
     router.answers = [(200, b'{"refuse": {"status": 603, "reason": "Not Today"}}')]
     async with asked(router) as (service, _):
@@ -182,7 +190,7 @@ async def test_refusal(router):
 
 
 @pytest_twisted.ensureDeferred
-async def test_connections_are_not_logged(router):
+async def test_connections_are_not_logged(router: Router) -> None:
     """Neither that a connection was made nor that it ended is news, when all is well."""
     with capturedLogs() as logs:
         async with asked(router) as (service, site):
@@ -194,7 +202,7 @@ async def test_connections_are_not_logged(router):
 @pytest.mark.requirement("21-1")
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
 @pytest_twisted.ensureDeferred
-async def test_router_that_cannot_tell(router, status):
+async def test_router_that_cannot_tell(router: Router, status: int) -> None:
     """A status that says nothing about the request gives 503 with Retry-After, and nothing of why to the caller."""
     router.answers = [(status, b"database down", ("Content-Type", "text/plain"))]
     async with asked(router) as (service, _):
@@ -219,7 +227,7 @@ async def test_router_that_cannot_tell(router, status):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_wrong_answer(router, errors, answer, said):
+async def test_wrong_answer(router: Router, errors: list[str], answer: tuple[bytes | int, ...], said: str) -> None:
     """A wrong answer gives 500, and is logged with what was expected, without the secret; the same one once."""
     router.answers = [answer] * 20  # one more is taken where the connection is just being closed
     async with asked(router, "http:http://joe:secret@127.0.0.1:{port}/route?key=secret") as (service, _):
@@ -236,7 +244,7 @@ async def test_wrong_answer(router, errors, answer, said):
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_answers_in_the_log(router, errors, monkeypatch):
+async def test_wrong_answers_in_the_log(router: Router, errors: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Another fault is logged at once, the same again after five minutes, and what is remembered is bounded."""
     now = [0.0]
     async with asked(router) as (service, _):
@@ -254,18 +262,18 @@ async def test_wrong_answers_in_the_log(router, errors, monkeypatch):
 class Times:
     """The reactor, but for the time."""
 
-    def __init__(self, now):
+    def __init__(self, now: list[float]) -> None:
         self._now = now
 
-    def seconds(self):
+    def seconds(self) -> Any:
         return self._now[0]
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
 
 
 @pytest_twisted.ensureDeferred
-async def test_connections_are_kept(router):
+async def test_connections_are_kept(router: Router) -> None:
     """A connection is kept for the next question, and so many at most are open at a time; more wait."""
     async with asked(router, "http,connections=2:http://127.0.0.1:{port}/") as (service, site):
         for _ in range(5):
@@ -286,7 +294,7 @@ async def test_connections_are_kept(router):
 
 
 @pytest_twisted.ensureDeferred
-async def test_timeout_cancels_the_request(router):
+async def test_timeout_cancels_the_request(router: Router) -> None:
     """A question that takes too long is cancelled, with 504, and its connection closed; the next one is answered."""
     router.answers = [None]
     async with asked(router, "http,timeout=0.2:http://127.0.0.1:{port}/") as (service, site):
@@ -300,7 +308,7 @@ async def test_timeout_cancels_the_request(router):
 
 
 @pytest_twisted.ensureDeferred
-async def test_timeout_in_the_body(router):
+async def test_timeout_in_the_body(router: Router) -> None:
     """So is one whose answer begins and does not end."""
     router.answers = [None]
     async with asked(router, "http,timeout=0.2:http://127.0.0.1:{port}/") as (service, _):
@@ -315,7 +323,7 @@ async def test_timeout_in_the_body(router):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancelled_by_who_asks(router):
+async def test_cancelled_by_who_asks(router: Router) -> None:
     """A look-up that nobody waits for any longer ends its HTTP request, and is no failure."""
     router.answers = [None]
     async with asked(router) as (service, _):
@@ -332,7 +340,10 @@ async def test_cancelled_by_who_asks(router):
 class Closing(Protocol):
     """Closes each connection that a question comes on, but the last of them answers."""
 
-    def dataReceived(self, data):
+    transport: Any
+    factory: Any
+
+    def dataReceived(self, data: bytes) -> None:
         self.factory.questions += 1
         if self.factory.questions > self.factory.closes:
             self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -342,12 +353,12 @@ class Closing(Protocol):
 
 @pytest.mark.parametrize(("closes", "status"), [(1, None), (2, 503)])
 @pytest_twisted.ensureDeferred
-async def test_connection_that_was_being_closed(closes, status):
+async def test_connection_that_was_being_closed(closes: Any, status: int | None) -> None:
     """A question that a closing connection swallowed is asked once more, and then not again."""
-    factory = Factory.forProtocol(Closing)
+    factory: Any = Factory.forProtocol(Closing)
     factory.noisy, factory.questions, factory.closes = False, 0, closes
     async with listening(factory) as port:
-        service = location_service(f"http:http://127.0.0.1:{port}/", reactor)
+        service: Any = location_service(f"http:http://127.0.0.1:{port}/", reactor)
         if status is None:
             assert await lookup(service) is None
         else:
@@ -360,9 +371,10 @@ async def test_connection_that_was_being_closed(closes, status):
 class Talking(Protocol):
     """Says *text* to whatever comes, and hangs up."""
 
+    transport: Any
     text = b""
 
-    def dataReceived(self, data):
+    def dataReceived(self, data: bytes) -> None:
         self.transport.write(self.text)
         self.transport.loseConnection()
 
@@ -377,12 +389,12 @@ class Talking(Protocol):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_strange_server(text, status):
+async def test_strange_server(text: bytes, status: int | None) -> None:
     """An answer that ends with its connection counts, one that is cut off does not, nor what is no HTTP."""
     factory = Factory.forProtocol(type("Said", (Talking,), {"text": text}))
     factory.noisy = False
     async with listening(factory) as port:
-        service = location_service(f"http:http://127.0.0.1:{port}/", reactor)
+        service: Any = location_service(f"http:http://127.0.0.1:{port}/", reactor)
         if status is None:
             assert await lookup(service) is None
         else:
@@ -391,11 +403,12 @@ async def test_strange_server(text, status):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_there(router):
+async def test_nobody_there(router: Router) -> None:
     """A router that is not there gives 503, is left alone after some, and why is logged."""
     lines = []
 
-    def observe(event):
+    @log_observer
+    def observe(event: dict[str, Any]) -> None:
         if event.get("log_namespace") == "twisted_sipuas.location.guarded":
             lines.append(event["log_format"].format(**event))
 
@@ -413,7 +426,7 @@ async def test_nobody_there(router):
 
 @pytest.mark.parametrize("options", [",cache=30", ",cache=30,timeout=1"])
 @pytest_twisted.ensureDeferred
-async def test_cache(router, options):
+async def test_cache(router: Router, options: str) -> None:
     """With cache= a Request-URI is asked about once, and a wrong answer is not kept."""
     router.answers = [(200, b"?"), (200, b'{"targets": ["tel:+1"]}')]
     async with asked(router, f"http{options}:http://127.0.0.1:{{port}}/") as (service, _):
@@ -432,7 +445,7 @@ async def test_cache(router, options):
     [("joe:secret@", "Basic am9lOnNlY3JldA=="), ("joe:a%40b@", "Basic am9lOmFAYg=="), ("joe@", "Basic am9l")],
 )
 @pytest_twisted.ensureDeferred
-async def test_user_name_in_the_url(router, userinfo, authorization):
+async def test_user_name_in_the_url(router: Router, userinfo: str, authorization: str) -> None:
     """User name and password of the URL are sent by basic authentication (RFC 7617), and shown nowhere."""
     async with asked(router, f"http:http://{userinfo}127.0.0.1:{{port}}/route?key=secret") as (service, _):
         await lookup(service)
@@ -443,7 +456,7 @@ async def test_user_name_in_the_url(router, userinfo, authorization):
 
 
 @pytest_twisted.ensureDeferred
-async def test_token(router, tmp_path):
+async def test_token(router: Router, tmp_path: Path) -> None:
     """A bearer token comes from a file (RFC 6750), and so may the whole URL."""
     (tmp_path / "token").write_text("s3cret.t0ken\n")
     async with asked(router, f"http,token={tmp_path}/token:http://127.0.0.1:{{port}}/") as (service, _):
@@ -478,7 +491,7 @@ async def test_token(router, tmp_path):
         ("http,retries=3:http://h/", "'retries' is no option of http"),
     ],
 )
-def test_mistakes(tmp_path, text, said):
+def test_mistakes(tmp_path: Path, text: str, said: str) -> None:
     """A mistake is a ValueError of one line that says what was expected, without a secret."""
     (tmp_path / "one").write_text("secret")
     (tmp_path / "two").write_text("secret secret")
@@ -493,7 +506,7 @@ def test_mistakes(tmp_path, text, said):
 
 
 @pytest_twisted.ensureDeferred
-async def test_https(router, tmp_path):
+async def test_https(router: Router, tmp_path: Path) -> None:
     """A certificate is verified: that of a stranger gives 503, and one that ca= names is good (RFC 9110, 4.3.4)."""
     write_certificate(tmp_path, "router")
     write_certificate(tmp_path, "stranger")
@@ -511,7 +524,7 @@ async def test_https(router, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["http:https://h/", "http,ca=ca.pem:http://h/"])
-def test_https_without_what_it_takes(monkeypatch, text):
+def test_https_without_what_it_takes(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Where TLS is not installed, https is a mistake that says what to install."""
     monkeypatch.setitem(sys.modules, "twisted.internet.ssl", None)
     with pytest.raises(ValueError, match=r"which is not installed: pip install 'twisted-sipuas\[tls\]'$"):
@@ -519,13 +532,13 @@ def test_https_without_what_it_takes(monkeypatch, text):
 
 
 @pytest_twisted.ensureDeferred
-async def test_ipv6(router):
+async def test_ipv6(router: Router) -> None:
     """The host of the URL may be an IPv6 address."""
     async with asked(router, "http:http://[::1]:{port}/", interface="::1") as (service, _):
         assert await lookup(service) is None
     assert router.requests[0].getHeader("host").startswith("[::1]:")
 
 
-def test_in_a_program():
+def test_in_a_program() -> None:
     """A program may make one itself; a URL without a path asks for the root (RFC 9110, 4.2.3)."""
     assert HTTPLocationService("http://router.example", reactor).description == "http:http://router.example/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 from twisted_sipuas.errors import SIPError
 from twisted_sipuas.location import Redirection
 from twisted_sipuas.location.json_lookup import answer, question
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
-def test_question():
+def test_question() -> None:
     """The question tells of the request what the schema names, and of its header fields those asked for."""
     request = make_request(
         uri="sip:bob%20b@Example.COM:5070;transport=tcp",
@@ -45,17 +47,19 @@ def test_question():
         ("mailto:b@example.com", None, None),
     ],
 )
-def test_question_of_other_uris(uri, user, host):
+def test_question_of_other_uris(uri: str, user: str | None, host: str | None) -> None:
     """A Request-URI without a user part or host has null for it; a tel URI has its number."""
     request = make_request(uri=uri)
+    assert isinstance(request, Request)
     asked = question(request.uri, request)
     assert (asked["request_uri"], asked["user"], asked["host"]) == (uri, user, host)
 
 
-def test_question_of_a_strange_request():
+def test_question_of_a_strange_request() -> None:
     """Octets that are no UTF-8, and header fields that are malformed, leave the question one that JSON can say."""
     octets = make_request(headers=(("Subject", "?"),)).to_bytes().replace(b"Subject: ?", b"Subject: \xff\xe4")
     request = parse_message(octets.replace(b"From: Alice", b'From: "Ali"ce').replace(b"sip:bob@", b"sip:b\xff@"))
+    assert isinstance(request, Request)
     asked = question(request.uri, request, ["Subject"])
     assert asked["from"] is None
     assert asked["user"] == "b\ufffd"
@@ -64,7 +68,7 @@ def test_question_of_a_strange_request():
     json.dumps(asked).encode("ascii")
 
 
-def test_question_of_a_unix_socket():
+def test_question_of_a_unix_socket() -> None:
     """The peer of a UNIX socket has no source, whatever its Via says."""
     request = make_request()
     request.flow = RecordingFlow("TCP", ("", 0))
@@ -72,7 +76,7 @@ def test_question_of_a_unix_socket():
 
 
 @pytest.mark.parametrize("text", ["{}", '{"version": 1}', '{"targets": null, "refuse": null}', ' {"status": null} '])
-def test_not_known(text):
+def test_not_known(text: str) -> None:
     """An empty object says that the user is not known; what is null is as if absent."""
     assert answer(text.encode()) is None
 
@@ -91,22 +95,24 @@ def test_not_known(text):
         ({"targets": ["sip:a@h"] * 100}, ["<sip:a@h>"] * 100),
     ],
 )
-def test_targets(value, targets):
+def test_targets(value: dict[str, Any], targets: Any) -> None:
     """Targets are the Contacts that they say."""
     found = answer(json.dumps(value).encode())
+    assert found is not None
     assert [str(target) for target in found.targets] == targets
     assert found.status is None
 
 
-def test_status_and_headers():
+def test_status_and_headers() -> None:
     """A redirection may have a status and header fields, each once or in several rows."""
     value = {"targets": ["sip:a@h"], "status": 301, "headers": {"Reason": "SIP;cause=302", "Warning": ["1", "2"]}}
     found = answer(json.dumps(value).encode())
+    assert found is not None
     assert found.status == 301
     assert found.headers == (("Reason", "SIP;cause=302"), ("Warning", "1"), ("Warning", "2"))
 
 
-def test_refusal():
+def test_refusal() -> None:
     """A refusal is raised, with its status, reason and header fields."""
     value = {"version": 1, "refuse": {"status": 486, "reason": "Nicht da: später", "headers": {"Retry-After": "60"}}}
     with pytest.raises(SIPError) as raised:
@@ -168,7 +174,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "said"), FAULTS, ids=lambda value: value[:40])
-def test_fault(text, said):
+def test_fault(text: str, said: str) -> None:
     """A wrong answer is a ValueError of one line that says where, and what was expected."""
     with pytest.raises(ValueError) as raised:
         answer(text.encode())
@@ -176,7 +182,7 @@ def test_fault(text, said):
     assert "\n" not in str(raised.value)
 
 
-def test_fault_of_octets():
+def test_fault_of_octets() -> None:
     """What is no UTF-8 is no JSON (RFC 8259, 8.1)."""
     with pytest.raises(ValueError, match="expected JSON"):
         answer(b'{"targets": ["sip:\xff@h"]}')
@@ -200,7 +206,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_answer(value):
+def test_any_answer(value: Any) -> None:
     """Whatever JSON comes, it is an answer that makes a whole response, a refusal, or a ValueError."""
     try:
         found = answer(json.dumps(value).encode())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.plugin import IPlugin
@@ -17,9 +19,10 @@ from twisted_sipuas.location import (
     location_kinds,
     location_service,
 )
+from twisted_sipuas.syntax.message import Request
 
 
-def test_memory(clock):
+def test_memory(clock: Any) -> None:
     """`memory:` is a store in memory."""
     store = location_service("memory:", clock)
     assert isinstance(store, MemoryBindingStore)
@@ -27,7 +30,7 @@ def test_memory(clock):
 
 
 @pytest.mark.parametrize("path", ["a.sqlite", "/var/lib/a:b,c=d.sqlite", "sub/ä"])
-def test_sqlite(clock, path):
+def test_sqlite(clock: Any, path: str) -> None:
     """`sqlite:FILE` takes the rest as it is, and opens nothing yet."""
     store = location_service(f"sqlite:{path}", clock)
     assert isinstance(store, SQLiteBindingStore)
@@ -36,10 +39,11 @@ def test_sqlite(clock, path):
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
-def test_rest_from_a_file(clock, tmp_path, end):
+def test_rest_from_a_file(clock: Any, tmp_path: Path, end: bytes) -> None:
     """`@FILE` is what is in that file without its last line end, and octet for octet otherwise."""
     (tmp_path / "rest").write_bytes(b"\n b\xff.sqlite " + end)
-    assert location_service(f"sqlite:@{tmp_path}/rest", clock).path == "\n b\udcff.sqlite "
+    service: Any = location_service(f"sqlite:@{tmp_path}/rest", clock)
+    assert service.path == "\n b\udcff.sqlite "
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_rest_from_a_file(clock, tmp_path, end):
         ("sqlite:@/nowhere/x", "'sqlite:@/nowhere/x': cannot read /nowhere/x: No such file or directory"),
     ],
 )
-def test_mistakes(clock, text, said):
+def test_mistakes(clock: Any, text: str, said: str) -> None:
     """A mistake is a ValueError that says what was given and what was expected."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -71,7 +75,7 @@ def test_mistakes(clock, text, said):
 
 
 @pytest.mark.parametrize("text", ["ldap:ldap://u:secret@h", "memory:u:secret@h"])
-def test_no_secret_is_told(clock, text):
+def test_no_secret_is_told(clock: Any, text: str) -> None:
     """What may be a password is not in the text of a mistake."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -80,7 +84,7 @@ def test_no_secret_is_told(clock, text):
 
 
 @pytest.mark.parametrize("text", ["", "memory", "ldap:x", "Memory:"])
-def test_unknown(clock, text):
+def test_unknown(clock: Any, text: str) -> None:
     """A kind that there is not is a ValueError that names those that there are."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -101,7 +105,7 @@ def test_unknown(clock, text):
         ("redis,password=secret", "'redis,password=...' is no location service"),
     ],
 )
-def test_secrets(clock, text, shown):
+def test_secrets(clock: Any, text: str, shown: str) -> None:
     """A mistake is explained without what may be a password or a key."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -118,7 +122,7 @@ def test_secrets(clock, text, shown):
         ("def make(", "broken cannot be used, as broken_kind fails: SyntaxError: "),
     ],
 )
-def test_module_that_fails(tmp_path, monkeypatch, clock, source, said):
+def test_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Any, source: str, said: str) -> None:
     """A kind whose module cannot be imported is a mistake of one line, and says what to install where that helps."""
     (tmp_path / "broken_kind.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -134,12 +138,12 @@ class Plugin:
 
     help = "others: of others."
 
-    def __init__(self, kind, make):
+    def __init__(self, kind: str, make: Callable[..., Any] | None) -> None:
         self.kind = kind
         self.make = make
 
 
-def plugins(monkeypatch, *added):
+def plugins(monkeypatch: pytest.MonkeyPatch, *added: Plugin) -> None:
     monkeypatch.setattr(kinds, "getPlugins", lambda interface: iter(added))
 
 
@@ -148,15 +152,15 @@ class NoService:
 
     description = "none"
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Request) -> Any:
         return None
 
 
 @implementer(ILocationService)
-class Undescribed:
+class Undescribed:  # type: ignore[misc]  # what is wrong with it
     """A location service without a description."""
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Request) -> Any:
         return None
 
 
@@ -167,7 +171,7 @@ class Misdescribed(Undescribed):
 
 
 @implementer(ILocationService)
-class Useless:
+class Useless:  # type: ignore[misc]  # what is wrong with it
     """One that cannot look anything up."""
 
     description = "useless"
@@ -189,7 +193,9 @@ class Useless:
         (lambda *_: Useless(), "others makes no location service: The object"),
     ],
 )
-def test_plugin_that_makes_no_service(monkeypatch, clock, make, said):
+def test_plugin_that_makes_no_service(
+    monkeypatch: pytest.MonkeyPatch, clock: Any, make: Callable[..., Any], said: str
+) -> None:
     """A plugin that makes no location service is a mistake of one line, whatever it does instead."""
     plugins(monkeypatch, Plugin("others", make))
     with pytest.raises(ValueError) as raised:
@@ -198,11 +204,11 @@ def test_plugin_that_makes_no_service(monkeypatch, clock, make, said):
     assert "\n" not in str(raised.value)
 
 
-def test_plugin_without_a_kind(monkeypatch, clock):
+def test_plugin_without_a_kind(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
     """A plugin without a kind, or help, is left out and told of once; the others can be used."""
     nameless, helpless = Plugin("", None), Plugin("helpless", None)
     del nameless.kind
-    helpless.help = None
+    vars(helpless)["help"] = None
     logged = []
     monkeypatch.setattr(kinds._log, "emit", lambda *arguments, **parts: logged.append(parts["plugin"]))
     plugins(monkeypatch, nameless, helpless, Plugin("others", lambda *_: MemoryBindingStore(clock)))

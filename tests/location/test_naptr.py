@@ -12,7 +12,9 @@ from twisted_sipuas.syntax.uri import parse_uri
 NUMBER = "+441632960083"
 
 
-def rule(regexp="!^.*$!sip:info@example.com!", *, flags="u", services="E2U+sip", replacement=""):
+def rule(
+    regexp: str = "!^.*$!sip:info@example.com!", *, flags: str = "u", services: str = "E2U+sip", replacement: str = ""
+) -> Rule:
     return Rule(100, 10, flags, services, regexp, replacement)
 
 
@@ -40,12 +42,12 @@ def rule(regexp="!^.*$!sip:info@example.com!", *, flags="u", services="E2U+sip",
         ("mailto:+44@example.com", None),
     ],
 )
-def test_number(uri, number):
+def test_number(uri: str, number: str | None) -> None:
     """A global number of at most 15 digits is looked up, without visual separators; nothing else is (6116, 3.1)."""
     assert number_of(parse_uri(uri)) == number
 
 
-def test_domain():
+def test_domain() -> None:
     """The first key is the digits backwards, with dots between them, below the suffix (6116, 3.2)."""
     assert domain_of("+442079460148", "e164.arpa") == "8.4.1.0.6.4.9.7.0.2.4.4.e164.arpa"
 
@@ -69,7 +71,7 @@ def test_domain():
         ("", False),
     ],
 )
-def test_services(services, is_for_sip):
+def test_services(services: str, is_for_sip: bool) -> None:
     """One enumservice of type sip is enough, whatever the case, in the syntax of RFC 2916 too (6116, 3.4.3, 5.2)."""
     assert rule(services=services).is_for_sip == is_for_sip
 
@@ -88,7 +90,7 @@ def test_services(services, is_for_sip):
         (r"!60083!SIP:Info@Example.com!", "SIP:Info@Example.com"),
     ],
 )
-def test_uri(regexp, uri):
+def test_uri(regexp: str, uri: str | None) -> None:
     """The replacement is the URI, with what the groups matched; its case is kept (3402, 3.2; 6116, 3.6)."""
     made = rule(regexp).uri(NUMBER)
     assert (None if made is None else made.text) == uri
@@ -103,14 +105,14 @@ def test_uri(regexp, uri):
         "!^.*$!sip:a@b\\!", "!^.*$!sip:a\r\nEvil: 1@b!",
     ],
 )  # fmt: skip
-def test_malformed(regexp):
+def test_malformed(regexp: str) -> None:
     """A malformed regexp, and one that makes no SIP URI, is a ValueError, for its record to be passed over (5.2)."""
     with pytest.raises(ValueError):
         rule(regexp).uri(NUMBER)
 
 
 @given(st.text(max_size=60) | st.text("!^.*$()[]{}\\\\123+4sip:@h", max_size=60).map(lambda text: f"!{text}!"))
-def test_any_regexp(regexp):
+def test_any_regexp(regexp: str) -> None:
     """Any regexp makes a URI or none, or is a ValueError."""
     try:
         uri = rule(regexp).uri(NUMBER)
@@ -131,12 +133,12 @@ def test_any_regexp(regexp):
         ("x", "next.example.com", None),
     ],
 )
-def test_non_terminal(flags, replacement, domain):
+def test_non_terminal(flags: str, replacement: str, domain: str | None) -> None:
     """A record without flags leads to its replacement, if that is a domain name (6116, 5.2.1)."""
     assert rule(flags=flags, services="ignored", replacement=replacement).next_domain == domain
 
 
 @pytest.mark.parametrize(("flags", "is_terminal"), [("u", True), ("U", True), ("", False), ("s", False), ("us", False)])
-def test_terminal(flags, is_terminal):
+def test_terminal(flags: str, is_terminal: bool) -> None:
     """Only the flag U makes a URI, in either case (6116, 3.4.2)."""
     assert rule(flags=flags).is_terminal == is_terminal

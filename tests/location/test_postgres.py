@@ -6,16 +6,20 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import formatEvent, globalLogPublisher
 
+from tests.log_observers import log_observer
 from tests.postgres_process import PASSWORD, PostgresProcess
 from twisted_sipuas.database_pool import DatabaseError, DatabasePool
 from twisted_sipuas.errors import UnavailableError
 from twisted_sipuas.location import GuardedBindingStore, location_service, postgres_table
+from twisted_sipuas.location.binding import Binding
 from twisted_sipuas.location.postgres import PostgresBindingStore
 from twisted_sipuas.location.postgres_table import PostgresBindingTable
 from twisted_sipuas.syntax.uri import parse_uri
@@ -26,7 +30,7 @@ TABLE = "sipuas_bindings"
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[Any]:
     """A PostgreSQL that runs."""
     server = PostgresProcess("max_connections=40")
     server.start()
@@ -35,7 +39,7 @@ def server():
 
 
 @pytest.fixture
-def schema(server):
+def schema(server: Any) -> Iterator[str]:
     """The name of a schema that is empty, and gone after the test."""
     name = f"test_{time.monotonic_ns()}"
     server.ask(f"CREATE SCHEMA {name}")
@@ -44,17 +48,17 @@ def schema(server):
 
 
 @pytest.fixture
-def ask(server, schema):
+def ask(server: Any, schema: str) -> Callable[..., Any]:
     """Return what asks the database, in the schema of the test."""
     return lambda statement, *parameters: server.ask(statement, *parameters, schema=schema)
 
 
 @pytest.fixture
-def make_store(server, schema, clock):
+def make_store(server: Any, schema: str, clock: Any) -> Iterator[Callable[..., Any]]:
     """Start a store in the schema of the test, as its owner or as a user given; each is stopped in the end."""
     stores = []
 
-    def make(*, dsn=None, **arguments):
+    def make(*, dsn: Any = None, **arguments: Any) -> PostgresBindingStore:
         store = PostgresBindingStore(dsn or server.dsn(schema), clock, **arguments)
         store.startService()
         stores.append(store)
@@ -67,21 +71,21 @@ def make_store(server, schema, clock):
     assert database_threads() == []
 
 
-def database_threads():
+def database_threads() -> list[Any]:
     return [thread for thread in threading.enumerate() if thread.name == "sipuas-database"]
 
 
 @pytest.fixture
-def store(make_store):
+def store(make_store: Callable[..., Any]) -> Any:
     return make_store()
 
 
 @pytest.fixture
-def make_user(server, schema, ask):
+def make_user(server: Any, schema: str, ask: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """Make a user who may use the schema and no more than is said; returns the connection string."""
     made = []
 
-    def make(attributes="", granted=""):
+    def make(attributes: str = "", granted: str = "") -> Any:
         made.append("guest")
         ask(f"CREATE ROLE guest LOGIN PASSWORD 'g' {attributes}")
         ask(f"GRANT USAGE ON SCHEMA {schema} TO guest")
@@ -96,11 +100,12 @@ def make_user(server, schema, ask):
 
 
 @pytest.fixture
-def log():
+def log() -> Iterator[list[Any]]:
     """What was logged, line by line."""
     lines = []
 
-    def observe(event):
+    @log_observer
+    def observe(event: dict[str, Any]) -> None:
         lines.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
@@ -109,10 +114,10 @@ def log():
 
 
 @pytest.fixture
-def put(clock):
+def put(clock: Any) -> Callable[..., Any]:
     """Make bindings those of an address-of-record, and return whether that was done."""
 
-    def put(store, address, *bindings):
+    def put(store: PostgresBindingStore, address: str, *bindings: Binding) -> Any:
         _, version = clock.result(store.bindings(address))
         return clock.result(store.replace(address, version, bindings))
 
@@ -120,14 +125,14 @@ def put(clock):
 
 
 @pytest.fixture
-def until(clock):
+def until(clock: Any) -> Callable[..., Any]:
     """Let threads hand in what they have, and time pass fifty times as fast, until a condition holds."""
 
-    def until(condition):
+    def until(condition: Callable[..., Any]) -> None:
         deadline = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < deadline
-            pause = Deferred()
+            pause: Deferred[Any] = Deferred()
             timer = threading.Timer(0.02, clock.callFromThread, [pause.callback, None])
             timer.start()
             clock.result(pause)
@@ -138,7 +143,7 @@ def until(clock):
 
 
 @pytest.fixture
-def idle_store(store, clock, until):
+def idle_store(store: PostgresBindingStore, clock: Any, until: Callable[..., Any]) -> PostgresBindingStore:
     """A store that has just started, and swept: what it does from here on is what the test asks for."""
     until(lambda: len(clock.getDelayedCalls()) == 2)  # the pool's, and that of the next sweep
     return store
@@ -147,20 +152,20 @@ def idle_store(store, clock, until):
 class Lock:
     """Keeps the row of BOB locked in a transaction of its own, so that a change of it waits."""
 
-    def __init__(self, dsn):
+    def __init__(self, dsn: str) -> None:
         self._connection = psycopg.connect(dsn)
         self._connection.execute(f"SELECT 1 FROM {TABLE} WHERE address_of_record = %s FOR UPDATE", [BOB.encode()])
 
-    def release(self):
+    def release(self) -> None:
         self._connection.close()
 
 
 @pytest.fixture
-def lock(server, schema):
+def lock(server: Any, schema: str) -> Iterator[Callable[..., Any]]:
     """Return what makes a `Lock`."""
     locks = []
 
-    def lock():
+    def lock() -> Lock:
         locks.append(Lock(server.dsn(schema)))
         return locks[-1]
 
@@ -170,10 +175,10 @@ def lock(server, schema):
 
 
 @pytest.fixture
-def waiting(server):
+def waiting(server: Any) -> Callable[..., Any]:
     """Return the process numbers of the store's connections that wait for a lock, once there are so many."""
 
-    def waiting(count=1):
+    def waiting(count: int = 1) -> list[int]:
         deadline = time.monotonic() + 10
         while True:
             found = server.ask("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
@@ -185,14 +190,14 @@ def waiting(server):
     return waiting
 
 
-def refusal(clock, asked):
+def refusal(clock: Any, asked: Callable[..., Any]) -> UnavailableError:
     """Return the `UnavailableError` that calling *asked* raises, at once or later."""
     with pytest.raises(UnavailableError) as raised:
         clock.result(asked())
     return raised.value
 
 
-def look_up(store, uri=BOB):
+def look_up(store: Any, uri: str = BOB) -> Any:
     return store.lookup(parse_uri(uri), make_request())
 
 
@@ -200,12 +205,14 @@ def look_up(store, uri=BOB):
 
 
 @pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
-def test_contract(store, clock, check):
+def test_contract(store: PostgresBindingStore, clock: Any, check: Callable[..., Any]) -> None:
     """It passes the checks that every `IBindingStore` has to pass."""
     clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
 
 
-def test_restart(make_store, clock, put, binding):
+def test_restart(
+    make_store: Callable[..., Any], clock: Any, put: Callable[..., Any], binding: Callable[..., Any]
+) -> None:
     """Bindings outlive the store that made them."""
     store = make_store()
     put(store, BOB, binding(q=0.5))
@@ -213,7 +220,9 @@ def test_restart(make_store, clock, put, binding):
     assert clock.result(make_store().bindings(BOB))[0] == (binding(q=0.5),)
 
 
-def test_start_again(store, clock, put, binding):
+def test_start_again(
+    store: PostgresBindingStore, clock: Any, put: Callable[..., Any], binding: Callable[..., Any]
+) -> None:
     """A store that was stopped can be started again, and refuses what is asked in between."""
     clock.result(store.stopService())
     assert refusal(clock, lambda: look_up(store)).status == 503
@@ -224,7 +233,9 @@ def test_start_again(store, clock, put, binding):
 # Several servers
 
 
-def test_seen_at_once(make_store, clock, put, binding):
+def test_seen_at_once(
+    make_store: Callable[..., Any], clock: Any, put: Callable[..., Any], binding: Callable[..., Any]
+) -> None:
     """What one server was told is what another one answers."""
     here, there = make_store(), make_store()
     put(here, BOB, binding())
@@ -233,12 +244,12 @@ def test_seen_at_once(make_store, clock, put, binding):
     assert clock.result(look_up(here)) is None
 
 
-def test_hammer(make_store, clock, binding):
+def test_hammer(make_store: Callable[..., Any], clock: Any, binding: Callable[..., Any]) -> None:
     """Of all changes by one version, whoever makes them at the same time, one alone is told that it was made."""
     stores = [make_store(), make_store()]
     won = []
 
-    async def change(number):
+    async def change(number: int) -> None:
         store = stores[number % 2]
         for attempt in range(20):
             _, version = await store.bindings(BOB)
@@ -255,7 +266,7 @@ def test_hammer(make_store, clock, binding):
     assert last not in versions
 
 
-def test_start_at_once(make_store, clock, log):
+def test_start_at_once(make_store: Callable[..., Any], clock: Any, log: list[Any]) -> None:
     """Servers that find an empty database at the same time make one table of it, and none has to complain."""
     stores = [make_store() for _ in range(5)]
     asked = [look_up(store) for store in stores for _ in range(8)]
@@ -263,7 +274,14 @@ def test_start_at_once(make_store, clock, log):
     assert not [line for line in log if line.startswith("postgres:")]
 
 
-def test_migration(make_store, clock, put, binding, ask, monkeypatch):
+def test_migration(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A table of an older version is brought to the present one, once, and its bindings are kept."""
     put(make_store(), BOB, binding())
     step = "ALTER TABLE {table} ADD COLUMN more integer NOT NULL DEFAULT 7"
@@ -275,7 +293,7 @@ def test_migration(make_store, clock, put, binding, ask, monkeypatch):
     assert ask(f"SELECT version FROM {TABLE}_schema") == [(2,)]
 
 
-def test_newer_schema(make_store, clock, ask, log):
+def test_newer_schema(make_store: Callable[..., Any], clock: Any, ask: Callable[..., Any], log: list[Any]) -> None:
     """A table of a later version of this program is left alone, and the log says so."""
     clock.result(look_up(make_store()))
     ask(f"UPDATE {TABLE}_schema SET version = 9")
@@ -285,14 +303,21 @@ def test_newer_schema(make_store, clock, ask, log):
 
 
 @pytest.fixture
-def telephony(server):
+def telephony(server: Any) -> Iterator[str]:
     """The name of another schema."""
     server.ask("CREATE SCHEMA telephony")
     yield "telephony"
     server.ask("DROP SCHEMA telephony CASCADE")
 
 
-def test_table_option(make_store, clock, put, binding, ask, telephony):
+def test_table_option(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    telephony: str,
+) -> None:
     """Another table, in another schema even, has bindings of its own."""
     stores = [make_store(), make_store(table="trunks"), make_store(table=f"{telephony}.sipuas_bindings")]
     for number, store in enumerate(stores):
@@ -305,7 +330,14 @@ def test_table_option(make_store, clock, put, binding, ask, telephony):
 # The end of what expired
 
 
-def test_sweep(make_store, clock, put, binding, ask, until):
+def test_sweep(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
     """Servers sweep together what expired, in batches, and leave what did not, or what is being changed."""
     stores = [make_store(), make_store()]
     for store in stores:
@@ -318,7 +350,14 @@ def test_sweep(make_store, clock, put, binding, ask, until):
     assert min(store.counters["swept"] for store in stores) > 0
 
 
-def test_sweep_leaves_what_is_locked(store, put, binding, ask, lock, until):
+def test_sweep_leaves_what_is_locked(
+    store: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    lock: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
     """A sweep does not wait for an address-of-record that is being changed; it takes the others."""
     store.sweep_interval = 5
     put(store, BOB, binding(left=5))
@@ -330,7 +369,13 @@ def test_sweep_leaves_what_is_locked(store, put, binding, ask, lock, until):
     until(lambda: store.counters["swept"] == 2)
 
 
-def test_fast_clock(make_store, clock, put, binding, ask):
+def test_fast_clock(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+) -> None:
     """A server whose clock is fast does not sweep what is alive by the database's clock."""
     clock.rightNow = time.time()
     put(make_store(), BOB, binding(left=100))
@@ -340,7 +385,13 @@ def test_fast_clock(make_store, clock, put, binding, ask):
     assert ask(f"SELECT count(*) FROM {TABLE}") == [(1,)]
 
 
-def test_removal_leaves_nothing(store, put, binding, ask, until):
+def test_removal_leaves_nothing(
+    store: PostgresBindingStore,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
     """An address-of-record whose bindings were removed is gone from the table too, a while later."""
     put(store, BOB, binding())
     put(store, BOB)
@@ -353,7 +404,7 @@ def test_removal_leaves_nothing(store, put, binding, ask, until):
 
 
 @pytest.fixture
-def restarted(server):
+def restarted(server: Any) -> Iterator[Any]:
     """The server, running again after the test whatever became of it."""
     yield server
     server.stop()
@@ -361,7 +412,15 @@ def restarted(server):
     server.start()
 
 
-def test_down_at_start(make_store, clock, restarted, put, binding, log, until):
+def test_down_at_start(
+    make_store: Callable[..., Any],
+    clock: Any,
+    restarted: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    log: list[Any],
+    until: Callable[..., Any],
+) -> None:
     """A server starts without its database, says so once, answers 503 with Retry-After, and goes on by itself."""
     restarted.stop()
     store = make_store()
@@ -377,7 +436,15 @@ def test_down_at_start(make_store, clock, restarted, put, binding, log, until):
     assert put(store, BOB, binding()) is True
 
 
-def test_restart_in_mid_life(idle_store, clock, restarted, put, binding, log, until):
+def test_restart_in_mid_life(
+    idle_store: PostgresBindingStore,
+    clock: Any,
+    restarted: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    log: list[Any],
+    until: Callable[..., Any],
+) -> None:
     """A database that stops makes look-ups fail at once, and what it had is there when it is back."""
     kept = binding(left=1000)
     put(idle_store, BOB, kept)
@@ -393,7 +460,14 @@ def test_restart_in_mid_life(idle_store, clock, restarted, put, binding, log, un
     assert len([line for line in log if line.startswith("postgres:")]) == 2
 
 
-def test_restart_between_two_requests(idle_store, clock, restarted, put, binding, log):
+def test_restart_between_two_requests(
+    idle_store: PostgresBindingStore,
+    clock: Any,
+    restarted: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    log: list[Any],
+) -> None:
     """A restart that no request met is not noticed by any."""
     put(idle_store, BOB, binding())
     restarted.stop()
@@ -403,7 +477,14 @@ def test_restart_between_two_requests(idle_store, clock, restarted, put, binding
     assert idle_store.counters["failed"] == 0
 
 
-def test_standby(idle_store, clock, restarted, put, binding, log):
+def test_standby(
+    idle_store: PostgresBindingStore,
+    clock: Any,
+    restarted: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    log: list[Any],
+) -> None:
     """A copy that takes no changes is good for look-ups, and not asked to sweep; promoted, it takes registrations."""
     put(idle_store, BOB, binding(left=1000))
     restarted.stop()
@@ -420,7 +501,9 @@ def test_standby(idle_store, clock, restarted, put, binding, log):
     assert put(idle_store, BOB, binding("tel:+1")) is True
 
 
-def test_no_place_for_another_connection(make_store, make_user, clock, server):
+def test_no_place_for_another_connection(
+    make_store: Callable[..., Any], make_user: Callable[..., Any], clock: Any, server: Any
+) -> None:
     """Where the database lets in fewer connections than wanted, those that there are do the work of all."""
     clock.result(look_up(make_store()))
     store = make_store(dsn=make_user("CONNECTION LIMIT 1", "SELECT"))
@@ -430,7 +513,15 @@ def test_no_place_for_another_connection(make_store, make_user, clock, server):
 # What became of a change whose connection broke?
 
 
-def test_terminated_while_it_waits(idle_store, clock, server, put, binding, lock, waiting):
+def test_terminated_while_it_waits(
+    idle_store: PostgresBindingStore,
+    clock: Any,
+    server: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+) -> None:
     """A change whose connection is ended before it was made is made by another one."""
     put(idle_store, BOB, binding())
     _, version = clock.result(idle_store.bindings(BOB))
@@ -445,13 +536,13 @@ def test_terminated_while_it_waits(idle_store, clock, server, put, binding, lock
 
 
 @pytest.fixture
-def lose_answer(monkeypatch):
+def lose_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Have the connection break after the next change is committed, before its answer; then call what is given."""
 
-    def lose(then=lambda: None):
+    def lose(then: Callable[..., Any] = lambda: None) -> None:
         made = PostgresBindingTable.make
 
-        def make(self, connection, change):
+        def make(self: Any, connection: Any, change: Any) -> None:
             monkeypatch.undo()
             assert made(self, connection, change) is True
             then()
@@ -465,7 +556,15 @@ def lose_answer(monkeypatch):
 
 @pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("after", [1, 0])
-def test_answer_lost(store, clock, put, binding, lose_answer, before, after):
+def test_answer_lost(
+    store: PostgresBindingStore,
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lose_answer: Callable[..., Any],
+    before: int,
+    after: int,
+) -> None:
     """A change that was committed, and its answer lost, is found to have been made: new ones, others, and removal."""
     put(store, BOB, *[binding()] * before)
     _, version = clock.result(store.bindings(BOB))
@@ -475,7 +574,14 @@ def test_answer_lost(store, clock, put, binding, lose_answer, before, after):
 
 
 @pytest.mark.requirement("10.3-39")
-def test_answer_lost_and_changed_by_others(store, clock, put, binding, ask, lose_answer):
+def test_answer_lost_and_changed_by_others(
+    store: PostgresBindingStore,
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    ask: Callable[..., Any],
+    lose_answer: Callable[..., Any],
+) -> None:
     """If others have changed it meanwhile, nobody knows: that is a failure, 500, and no lost race to try again."""
     put(store, BOB, binding())
     _, version = clock.result(store.bindings(BOB))
@@ -485,7 +591,15 @@ def test_answer_lost_and_changed_by_others(store, clock, put, binding, ask, lose
 
 
 @pytest.mark.requirement("10.3-39")
-def test_crash_in_the_middle(idle_store, clock, restarted, put, binding, lock, waiting):
+def test_crash_in_the_middle(
+    idle_store: PostgresBindingStore,
+    clock: Any,
+    restarted: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+) -> None:
     """A change that was under way when the database crashed is not said to be made; a look-up just fails with 503."""
     put(idle_store, BOB, binding())
     _, version = clock.result(idle_store.bindings(BOB))
@@ -496,7 +610,16 @@ def test_crash_in_the_middle(idle_store, clock, restarted, put, binding, lock, w
     assert refusal(clock, lambda: done).status == 500
 
 
-def test_frozen_connection(make_store, clock, server, schema, put, binding, until, monkeypatch):
+def test_frozen_connection(
+    make_store: Callable[..., Any],
+    clock: Any,
+    server: Any,
+    schema: str,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A connection on which no answer comes is broken, and another one asked."""
     monkeypatch.setattr(DatabasePool, "answer_time", 0.3)
     store = make_store(threads=1)
@@ -515,7 +638,14 @@ def test_frozen_connection(make_store, clock, server, schema, put, binding, unti
 # Bounds
 
 
-def test_bound_on_pending(make_store, clock, put, binding, lock, waiting):
+def test_bound_on_pending(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+) -> None:
     """While too many wait for a connection, more are refused with 503 and Retry-After, at once."""
     store = make_store(threads=1, max_pending=2)
     put(store, BOB, binding())
@@ -534,7 +664,15 @@ def test_bound_on_pending(make_store, clock, put, binding, lock, waiting):
     assert store.counters["pending"] == 0
 
 
-def test_cancelled_while_it_waits(make_store, clock, put, binding, lock, waiting, monkeypatch):
+def test_cancelled_while_it_waits(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A look-up that nobody waits for any more is not made."""
     store = make_store(threads=1)
     put(store, BOB, binding())
@@ -542,7 +680,8 @@ def test_cancelled_while_it_waits(make_store, clock, put, binding, lock, waiting
     held = lock()
     done = store.replace(BOB, version, ())
     waiting()
-    read, addresses = PostgresBindingTable.read, []
+    read = PostgresBindingTable.read
+    addresses: Any = []
     monkeypatch.setattr(
         PostgresBindingTable,
         "read",
@@ -560,7 +699,15 @@ def test_cancelled_while_it_waits(make_store, clock, put, binding, lock, waiting
     assert addresses == [b"sip:other@h"]
 
 
-def test_stop_waits(make_store, clock, put, binding, lock, waiting, until):
+def test_stop_waits(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
     """What was taken before the stop is done, and its promise kept; nothing is taken after it."""
     store = make_store(threads=1)
     put(store, BOB, binding())
@@ -577,7 +724,14 @@ def test_stop_waits(make_store, clock, put, binding, lock, waiting, until):
     clock.result(stopped)
 
 
-def test_stop_is_bounded(make_store, clock, put, binding, lock, waiting):
+def test_stop_is_bounded(
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    lock: Callable[..., Any],
+    waiting: Callable[..., Any],
+) -> None:
     """A database that does not answer keeps no server from stopping."""
     store = make_store(threads=1)
     put(store, BOB, binding())
@@ -599,7 +753,9 @@ def test_stop_is_bounded(make_store, clock, put, binding, lock, waiting):
 # Faults that the operator has to mend
 
 
-def test_wrong_password(make_store, clock, server, schema, log, until):
+def test_wrong_password(
+    make_store: Callable[..., Any], clock: Any, server: Any, schema: str, log: list[Any], until: Callable[..., Any]
+) -> None:
     """A wrong password is named as the fault in one line, which does not tell it."""
     store = make_store(dsn=server.dsn(schema, password="not the password"))
     assert refusal(clock, lambda: look_up(store)).status == 503
@@ -610,7 +766,9 @@ def test_wrong_password(make_store, clock, server, schema, log, until):
     assert "\n" not in line
 
 
-def test_may_not_make_the_table(make_user, make_store, clock, schema, log):
+def test_may_not_make_the_table(
+    make_user: Callable[..., Any], make_store: Callable[..., Any], clock: Any, schema: str, log: list[Any]
+) -> None:
     """That a user may not make the table is said in the log, once."""
     store = make_store(dsn=make_user())
     assert refusal(clock, lambda: look_up(store)).status == 503
@@ -619,7 +777,14 @@ def test_may_not_make_the_table(make_user, make_store, clock, schema, log):
     assert line.endswith(f"cannot be used: permission denied for schema {schema}")
 
 
-def test_may_not_write(make_user, make_store, clock, put, binding, log):
+def test_may_not_write(
+    make_user: Callable[..., Any],
+    make_store: Callable[..., Any],
+    clock: Any,
+    put: Callable[..., Any],
+    binding: Callable[..., Any],
+    log: list[Any],
+) -> None:
     """A user that may read alone looks up; a registration gets 503, and the log says why, not again and again."""
     put(make_store(), BOB, binding())
     store = make_store(dsn=make_user("", "SELECT"))
@@ -632,7 +797,7 @@ def test_may_not_write(make_user, make_store, clock, put, binding, log):
     assert line.endswith("refuses what it is asked: permission denied for table sipuas_bindings")
 
 
-def test_table_of_others(make_store, clock, ask, log):
+def test_table_of_others(make_store: Callable[..., Any], clock: Any, ask: Callable[..., Any], log: list[Any]) -> None:
     """A table of that name that is none of ours is left as it is, and the log says so."""
     ask(f"CREATE TABLE {TABLE} (x integer)")
     assert refusal(clock, lambda: look_up(make_store())).status == 503
@@ -640,7 +805,7 @@ def test_table_of_others(make_store, clock, ask, log):
     assert line.endswith('cannot be used: relation "sipuas_bindings" already exists')
 
 
-def test_unencodable(store, binding):
+def test_unencodable(store: PostgresBindingStore, binding: Callable[..., Any]) -> None:
     """Text that no received octets make is refused at once."""
     with pytest.raises(UnicodeEncodeError):
         store.replace(BOB, None, [binding(display_name="\ud800")])
@@ -661,7 +826,7 @@ def test_unencodable(store, binding):
         ),
     ],
 )
-def test_texts(clock, text, description):
+def test_texts(clock: Any, text: str, description: str) -> None:
     """Both forms of a connection string are taken; what is shown of it has no secret, and nothing is opened yet."""
     store = location_service(text, clock)
     assert isinstance(store, GuardedBindingStore)
@@ -694,7 +859,7 @@ def test_texts(clock, text, description):
         ("postgres,tables=x:", "'tables' is no option of postgres"),
     ],
 )
-def test_mistakes(clock, text, said):
+def test_mistakes(clock: Any, text: str, said: str) -> None:
     """A mistake is a ValueError that says what was expected, and quotes nothing that may be a password."""
     with pytest.raises(ValueError) as raised:
         location_service(text, clock)
@@ -704,14 +869,14 @@ def test_mistakes(clock, text, said):
     assert "cret@" not in why
 
 
-def test_password_of_many_kinds(clock, server, schema):
+def test_password_of_many_kinds(clock: Any, server: Any, schema: str) -> None:
     """A password with characters that have a meaning in either form works in both."""
     quoted = PASSWORD.replace("'", "%27").replace("/", "%2F").replace("@", "%40").replace(" ", "%20")
     for dsn in (
         server.dsn(schema),
         f"postgresql://postgres:{quoted}@127.0.0.1:{server.port}/postgres?options=-csearch_path%3D{schema}",
     ):
-        store = location_service(f"postgres:{dsn}", clock)
+        store: Any = location_service(f"postgres:{dsn}", clock)
         store.startService()
         assert clock.result(look_up(store)) is None
         clock.result(store.stopService())

@@ -7,7 +7,10 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -15,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
+from tests.log_observers import log_observer
 from tests.redis_process import RedisProcess
 from twisted_sipuas.errors import SIPError, UnavailableError
 from twisted_sipuas.location import Binding, location_service
@@ -27,18 +31,18 @@ OTHER = "sip:other@example.com"
 DOWN = "cannot be used, and what needs it gets 503: "
 
 
-def reactor():
+def reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
 
 
-def pause(seconds=0.01):
+def pause(seconds: float = 0.01) -> Deferred[Any]:
     return deferLater(reactor(), seconds)
 
 
 @pytest.fixture(scope="module")
-def shared_redis(tmp_path_factory):
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One Redis for the tests that leave it as it was but for keys of their own."""
     redis = RedisProcess(tmp_path_factory.mktemp("redis"))
     redis.start()
@@ -47,11 +51,11 @@ def shared_redis(tmp_path_factory):
 
 
 @pytest.fixture
-def make_redis(tmp_path):
+def make_redis(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Start a Redis of the test's own."""
-    started = []
+    started: list[Any] = []
 
-    def start(*arguments, **options):
+    def start(*arguments: str, **options: str) -> Any:
         redis = RedisProcess(tmp_path / f"redis{len(started)}", *arguments, **options)
         redis.start()
         started.append(redis)
@@ -63,13 +67,13 @@ def make_redis(tmp_path):
 
 
 @pytest.fixture
-def make_store(request):
+def make_store(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Start a store on a Redis, by the text given or by the port; one prefix for a test. All are stopped in the end."""
     stores = []
 
-    def start(where, **options):
+    def start(where: Any, **options: str) -> Any:
         argument = where if isinstance(where, str) else f"127.0.0.1:{where.port}"
-        store = make(argument, {"prefix": request.node.name, **options}, reactor())
+        store: Any = make(argument, {"prefix": request.node.name, **options}, reactor())
         store.startService()
         stores.append(store)
         return store
@@ -81,11 +85,12 @@ def make_store(request):
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[list[Any]]:
     """The lines that were logged, each by its level and text."""
     lines = []
 
-    def observe(event):
+    @log_observer
+    def observe(event: dict[str, Any]) -> None:
         if event["log_namespace"].startswith("twisted_sipuas.location.redis"):
             lines.append(f"{event['log_level'].name}: {event['log_format'].format(**event)}")
 
@@ -94,43 +99,43 @@ def logged():
     globalLogPublisher.removeObserver(observe)
 
 
-async def is_up(store, connections=2):
+async def is_up(store: Any, connections: int = 2) -> None:
     """Wait until *store* has its connections."""
     while store.counters["connections"] < connections:
         await pause()
 
 
-async def is_down(store):
+async def is_down(store: RedisBindingStore) -> None:
     """Wait until *store* has no connection."""
     while store.counters["connections"]:
         await pause()
 
 
-async def is_logged(logged, text):
+async def is_logged(logged: list[str], text: str) -> None:
     """Wait until a line that contains *text* is logged."""
     while not any(text in line for line in logged):
         await pause()
 
 
-def binding(uri="sip:bob@192.0.2.4", left=60, **more):
+def binding(uri: str = "sip:bob@192.0.2.4", left: Any = 60, **more: Any) -> Binding:
     return Binding(uri, reactor().seconds() + left, "call", 1, **more)
 
 
-async def put(store, address, *bindings):
+async def put(store: RedisBindingStore, address: str, *bindings: Binding) -> Any:
     _, version = await store.bindings(address)
     return await store.replace(address, version, bindings)
 
 
-async def uris(store, address=BOB):
+async def uris(store: RedisBindingStore, address: str = BOB) -> Any:
     found, _ = await store.bindings(address)
     return [binding.uri_text for binding in found]
 
 
-def look_up(store, uri=BOB):
+def look_up(store: RedisBindingStore, uri: str = BOB) -> Any:
     return store.lookup(parse_uri(uri), make_request())
 
 
-async def refusal(waiting):
+async def refusal(waiting: Callable[..., Any]) -> Any:
     """Return the exception that *waiting*, a function, raises at once or later."""
     with pytest.raises(SIPError) as raised:
         await waiting()
@@ -141,10 +146,10 @@ async def refusal(waiting):
 
 
 @pytest.fixture(params=["bare", "guarded"])
-def case(request, shared_redis):
+def case(request: pytest.FixtureRequest, shared_redis: Any) -> Iterator[BindingStoreCase]:
     """A store as it is, and as ``--location`` makes it."""
     text = f"127.0.0.1:{shared_redis.port}"
-    store = make(text, {}, reactor()) if request.param == "bare" else location_service(f"redis:{text}", reactor())
+    store: Any = make(text, {}, reactor()) if request.param == "bare" else location_service(f"redis:{text}", reactor())
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(is_up(store)))
     yield BindingStoreCase(store, reactor(), pause)
@@ -153,7 +158,7 @@ def case(request, shared_redis):
 
 @pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
 @pytest_twisted.ensureDeferred
-async def test_contract(check, case):
+async def test_contract(check: Callable[..., Any], case: BindingStoreCase) -> None:
     """A Redis passes the checks that every `IBindingStore` has to pass."""
     await check(case)
 
@@ -162,7 +167,7 @@ async def test_contract(check, case):
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_stores(make_store, shared_redis):
+async def test_two_stores(make_store: Callable[..., Any], shared_redis: Any) -> None:
     """What one store has stored the other finds at once, and a version is as good at either."""
     one, other = make_store(shared_redis), make_store(shared_redis)
     await is_up(one)
@@ -180,16 +185,16 @@ async def test_two_stores(make_store, shared_redis):
 
 @pytest.mark.deadline(30)
 @pytest_twisted.ensureDeferred
-async def test_sole_winner(make_store, shared_redis):
+async def test_sole_winner(make_store: Callable[..., Any], shared_redis: Any) -> None:
     """However many change one address-of-record at a time, at two servers, each version is replaced once at most and
     no change that was answered True is lost.
     """
     stores = [make_store(shared_redis), make_store(shared_redis)]
     for store in stores:
         await is_up(store)
-    winners = Counter()
+    winners: Any = Counter()
 
-    async def add(store, times):
+    async def add(store: RedisBindingStore, times: int) -> None:
         won = 0
         while won < times:
             found, version = await store.bindings(BOB)
@@ -205,7 +210,7 @@ async def test_sole_winner(make_store, shared_redis):
 
 
 @pytest_twisted.ensureDeferred
-async def test_prefixes_are_apart(make_store, shared_redis):
+async def test_prefixes_are_apart(make_store: Callable[..., Any], shared_redis: Any) -> None:
     """Stores with another prefix, or another database, have other bindings."""
     stores = [
         make_store(shared_redis),
@@ -220,9 +225,9 @@ async def test_prefixes_are_apart(make_store, shared_redis):
 
 
 @pytest_twisted.ensureDeferred
-async def test_expiry_is_of_redis(make_store, shared_redis, request):
+async def test_expiry_is_of_redis(make_store: Callable[..., Any], shared_redis: Any, request: Any) -> None:
     """Redis itself forgets an address-of-record when its last binding is over, and what was removed is gone at once."""
-    store = make_store(shared_redis)
+    store: Any = make_store(shared_redis)
     await is_up(store)
     await put(store, BOB, binding(left=100), binding("tel:+1", left=300), binding("tel:+2", left=200))
     key = f"{request.node.name}:{BOB}"
@@ -239,7 +244,7 @@ async def test_expiry_is_of_redis(make_store, shared_redis, request):
 
 
 @pytest_twisted.ensureDeferred
-async def test_value_is_readable(make_store, shared_redis, request):
+async def test_value_is_readable(make_store: Callable[..., Any], shared_redis: Any, request: Any) -> None:
     """The value is a version and JSON, as the documentation says."""
     store = make_store(shared_redis)
     await is_up(store)
@@ -251,7 +256,7 @@ async def test_value_is_readable(make_store, shared_redis, request):
 
 
 @pytest_twisted.ensureDeferred
-async def test_script_is_forgotten(make_store, shared_redis):
+async def test_script_is_forgotten(make_store: Callable[..., Any], shared_redis: Any) -> None:
     """A Redis that has forgotten the script is told it again."""
     store = make_store(shared_redis)
     await is_up(store)
@@ -276,7 +281,9 @@ async def test_script_is_forgotten(make_store, shared_redis):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_strange_value(make_store, shared_redis, request, logged, command):
+async def test_strange_value(
+    make_store: Callable[..., Any], shared_redis: Any, request: Any, logged: list[str], command: list[str]
+) -> None:
     """A value that is none of ours is neither read nor changed, is logged once, and is no matter to anybody else.
 
     It does not say that nobody is there, so that the next service may be asked.
@@ -303,7 +310,7 @@ async def test_strange_value(make_store, shared_redis, request, logged, command)
 
 
 @pytest_twisted.ensureDeferred
-async def test_change_of_a_strange_value(make_store, shared_redis, request):
+async def test_change_of_a_strange_value(make_store: Callable[..., Any], shared_redis: Any, request: Any) -> None:
     """Nor is it overwritten by a change that read nothing there: it may be put there between reading and writing."""
     store = make_store(shared_redis)
     await is_up(store)
@@ -329,7 +336,9 @@ async def test_change_of_a_strange_value(make_store, shared_redis, request):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_refused(make_redis, make_store, logged, user_info, reason):
+async def test_refused(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str], user_info: str, reason: str
+) -> None:
     """A password that is missing or wrong is explained once, without it, and everything gets 503 meanwhile."""
     redis = make_redis(password="right-secret")
     store = make_store(f"redis://{user_info}127.0.0.1:{redis.port}/99")
@@ -342,7 +351,9 @@ async def test_refused(make_redis, make_store, logged, user_info, reason):
 
 
 @pytest_twisted.ensureDeferred
-async def test_refused_for_a_while(make_redis, make_store, logged):
+async def test_refused_for_a_while(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]
+) -> None:
     """A password that Redis comes to take is tried again, so that either side may be mended."""
     redis = make_redis(password="old-secret")
     store = make_store(f"redis://:new%2Fsecret@127.0.0.1:{redis.port}")
@@ -354,7 +365,7 @@ async def test_refused_for_a_while(make_redis, make_store, logged):
 
 
 @pytest_twisted.ensureDeferred
-async def test_least_rights(make_redis, make_store):
+async def test_least_rights(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """A user with the rights that the documentation names, on our keys alone, is enough."""
     redis = make_redis()
     redis.cli(
@@ -370,7 +381,7 @@ async def test_least_rights(make_redis, make_store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_rights(make_redis, make_store, logged):
+async def test_no_rights(make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]) -> None:
     """Rights that are missing are explained, once for reading and once for changing."""
     redis = make_redis()
     redis.cli(*"acl setuser sipuas on >secret ~* +ping +select".split())
@@ -389,7 +400,9 @@ async def test_no_rights(make_redis, make_store, logged):
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_many_clients(make_redis, make_store, logged):
+async def test_too_many_clients(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]
+) -> None:
     """A Redis that has no room for us is tried again, and used when it has."""
     redis = make_redis("--maxclients", "1")
     with socket.create_connection(("127.0.0.1", redis.port)):
@@ -405,7 +418,7 @@ async def test_too_many_clients(make_redis, make_store, logged):
 
 @pytest.mark.deadline(20)
 @pytest_twisted.ensureDeferred
-async def test_down_at_start(make_redis, make_store, logged):
+async def test_down_at_start(make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]) -> None:
     """A Redis that is down does not stop the start; it is logged once, all get 503, and it is used once it is there."""
     redis = make_redis()
     redis.kill()
@@ -428,7 +441,7 @@ async def test_down_at_start(make_redis, make_store, logged):
 
 
 @pytest_twisted.ensureDeferred
-async def test_start_is_waited_for(make_redis, make_store):
+async def test_start_is_waited_for(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """What comes before the first connection is there waits for it, in bounds, or for the failure of the first try."""
     redis = make_redis()
     store = make_store(redis)
@@ -453,10 +466,10 @@ async def test_start_is_waited_for(make_redis, make_store):
 
 @pytest.mark.deadline(20)
 @pytest_twisted.ensureDeferred
-async def test_killed(make_redis, make_store, logged):
+async def test_killed(make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str]) -> None:
     """When Redis dies what is in flight fails at once with 503, what comes then too, and nothing stored is lost."""
     redis = make_redis()
-    store = make_store(redis)
+    store: Any = make_store(redis)
     await is_up(store)
     assert await put(store, BOB, binding()) is True
     redis.freeze()
@@ -482,7 +495,9 @@ async def test_killed(make_redis, make_store, logged):
 
 @pytest.mark.deadline(20)
 @pytest_twisted.ensureDeferred
-async def test_frozen(make_redis, make_store, logged, monkeypatch):
+async def test_frozen(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A Redis that takes commands and answers none is given up after a while, and used again when it goes on."""
     monkeypatch.setattr(RedisBindingStore, "command_timeout", 0.3)
     redis = make_redis()
@@ -502,7 +517,9 @@ async def test_frozen(make_redis, make_store, logged, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_connection_ends(make_redis, make_store, logged):
+async def test_one_connection_ends(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[Any]
+) -> None:
     """When one of the connections ends the other one serves, and there is nothing to tell."""
     redis = make_redis()
     store = make_store(redis)
@@ -518,7 +535,7 @@ async def test_one_connection_ends(make_redis, make_store, logged):
 
 
 @pytest_twisted.ensureDeferred
-async def test_bound(make_redis, make_store):
+async def test_bound(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """Past the bound on commands in flight further ones fail at once, and are counted."""
     redis = make_redis()
     store = make_store(redis)
@@ -535,7 +552,7 @@ async def test_bound(make_redis, make_store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancelled_look_up(make_redis, make_store):
+async def test_cancelled_look_up(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """A look-up that nobody waits for any longer gives its answer to nobody else."""
     redis = make_redis()
     store = make_store(redis, pool="1")
@@ -551,7 +568,7 @@ async def test_cancelled_look_up(make_redis, make_store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop_waits_for_answers(make_redis, make_store):
+async def test_stop_waits_for_answers(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """What was taken before the stop gets its answer; what comes after it gets 503."""
     redis = make_redis()
     store = make_store(redis)
@@ -569,7 +586,7 @@ async def test_stop_waits_for_answers(make_redis, make_store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop_without_redis(make_redis, make_store):
+async def test_stop_without_redis(make_redis: Callable[..., Any], make_store: Callable[..., Any]) -> None:
     """A store stops while it waits, connects, or is kept waiting by a Redis that says nothing."""
     redis = make_redis()
     redis.freeze()
@@ -597,7 +614,9 @@ async def test_stop_without_redis(make_redis, make_store):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_changes_refused(make_redis, make_store, logged, settings, code):
+async def test_changes_refused(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str], settings: list[str], code: str
+) -> None:
     """A Redis that takes no changes is explained once; they get 503, and look-ups are answered as ever."""
     redis = make_redis()
     store = make_store(redis)
@@ -613,7 +632,9 @@ async def test_changes_refused(make_redis, make_store, logged, settings, code):
 
 
 @pytest_twisted.ensureDeferred
-async def test_failover(make_redis, make_store, logged, monkeypatch):
+async def test_failover(
+    make_redis: Callable[..., Any], make_store: Callable[..., Any], logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection to what has become a replica is ended in time, as its name may mean the new master by then."""
     monkeypatch.setattr(RedisBindingStore, "replica_patience", 0.0)
     redis = make_redis()
@@ -633,7 +654,7 @@ async def test_failover(make_redis, make_store, logged, monkeypatch):
     ]
 
 
-def test_without_the_driver(monkeypatch):
+def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without txredisapi the mistake says what to install, and nothing else of ours needs it."""
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     for name in [name for name in sys.modules if name.startswith("twisted_sipuas.location.redis")]:

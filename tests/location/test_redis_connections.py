@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -19,9 +22,10 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.log_observers import log_observer
 from tests.redis_process import RedisProcess, free_port
 from twisted_sipuas.location import Binding
-from twisted_sipuas.location.redis import make
+from twisted_sipuas.location.redis import RedisBindingStore, make
 from twisted_sipuas.location.redis_connections import RedisConnection, RedisConnections
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -32,46 +36,46 @@ class Transport(StringTransport):
 
     is_aborted = False
 
-    def setTcpNoDelay(self, enabled):
+    def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 
-    def abortConnection(self):
+    def abortConnection(self) -> None:
         self.is_aborted = True
 
 
 class Case:
     """A connection on a virtual clock, and what was sent on it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.clock = Clock()
         self.transport = Transport()
         self.connection = RedisConnection(self.clock, 3.0)
         self.connection.makeConnection(self.transport)
 
     @property
-    def sent(self):
+    def sent(self) -> Any:
         """What was sent since the last time."""
         sent = self.transport.value()
         self.transport.clear()
         return sent
 
-    def pass_time(self, seconds):
+    def pass_time(self, seconds: float) -> None:
         self.clock.pump([0.5] * int(2 * seconds))
 
-    def end(self):
+    def end(self) -> None:
         """Have the connection end as it was told to; no timer is left."""
         assert self.transport.is_aborted
         self.connection.connectionLost(Failure(ConnectionAborted()))
         assert self.clock.getDelayedCalls() == []
 
 
-def outcome(waiting):
-    results = []
+def outcome(waiting: Any) -> list[None]:
+    results: list[Any] = []
     waiting.addBoth(results.append)
     return results
 
 
-def test_idle_connection_is_asked():
+def test_idle_connection_is_asked() -> None:
     """A connection without commands is asked whether it is there still, and only that long after the last command."""
     case = Case()
     got = outcome(case.connection.get(b"a"))
@@ -94,10 +98,10 @@ def test_idle_connection_is_asked():
     assert case.connection.reason == "no answer within 3 s"
 
 
-def test_deadline_is_of_the_first_in_flight():
+def test_deadline_is_of_the_first_in_flight() -> None:
     """However many commands follow, what is not answered in time ends the connection, and all of them fail."""
     case = Case()
-    waiting = []
+    waiting: list[Any] = []
     for _ in range(6):
         waiting.append(outcome(case.connection.get(b"a")))
         case.pass_time(0.5)
@@ -107,7 +111,7 @@ def test_deadline_is_of_the_first_in_flight():
     assert [type(results[0].value) for results in waiting] == [txredisapi.ConnectionError] * 6
 
 
-def test_answers_keep_it():
+def test_answers_keep_it() -> None:
     """While what is in flight is answered in time the connection stays, however busy."""
     case = Case()
     case.connection.get(b"a")
@@ -122,7 +126,7 @@ def test_answers_keep_it():
 
 
 @pytest.mark.parametrize("octets", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$x\r\n", b"\xff\r\n", b"+OK\r\n"])
-def test_not_a_redis(octets):
+def test_not_a_redis(octets: bytes) -> None:
     """What is no answer, or to nothing that was asked, ends the connection; nothing is logged by its octets."""
     case = Case()
     case.connection.dataReceived(octets)
@@ -132,16 +136,25 @@ def test_not_a_redis(octets):
 
 
 @pytest.mark.parametrize("seconds", [0, 2.9, 3.0, 3.05])
-def test_stop_while_connecting(seconds):
+def test_stop_while_connecting(seconds: float) -> None:
     """A stop is over at once, however far the try to connect has come: it is given up, and no other one is made."""
 
     class Endpoint:
-        def connect(self, factory):
+        def connect(self, factory: Any) -> Deferred[Any]:
             return Deferred(lambda waiting: waiting.errback(ConnectingCancelledError(None)))
 
     clock = Clock()
+    endpoint: Any = Endpoint()
+    no_setup: Any = None
     connections = RedisConnections(
-        Endpoint(), None, clock, size=2, max_pending=9, connect_timeout=3.0, command_timeout=3.0, description="redis:x"
+        endpoint,
+        no_setup,
+        clock,
+        size=2,
+        max_pending=9,
+        connect_timeout=3.0,
+        command_timeout=3.0,
+        description="redis:x",
     )
     connections.start()
     clock.advance(seconds)
@@ -154,11 +167,12 @@ def test_stop_while_connecting(seconds):
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[list[Any]]:
     """The lines that were logged."""
     lines = []
 
-    def observe(event):
+    @log_observer
+    def observe(event: dict[str, Any]) -> None:
         if event["log_namespace"].startswith("twisted_sipuas.location.redis"):
             lines.append(event["log_format"].format(**event))
 
@@ -168,13 +182,13 @@ def logged():
 
 
 @pytest.fixture
-def make_store():
+def make_store() -> Iterator[Callable[..., Any]]:
     """Start a store by its text and options; all are stopped in the end."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     stores = []
 
-    def start(text, **options):
+    def start(text: str, **options: str) -> RedisBindingStore:
         stores.append(make(text, options, reactor))
         stores[-1].startService()
         return stores[-1]
@@ -184,21 +198,23 @@ def make_store():
         pytest_twisted.blockon(store.stopService())
 
 
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> None:
     """Wait until *condition* holds."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     while not condition():
         await deferLater(reactor, 0.01)
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_server(make_store, logged):
+async def test_another_server(make_store: Any, logged: list[str]) -> None:
     """A server that is no Redis is told as that, once however often it is tried."""
-    from twisted.internet import reactor
+    from tests.any_reactor import reactor
 
     class Http(Protocol):
-        def dataReceived(self, data):
+        transport: Any
+
+        def dataReceived(self, data: bytes) -> None:
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     port = reactor.listenTCP(0, Factory.forProtocol(Http), interface="127.0.0.1")
@@ -213,14 +229,14 @@ async def test_another_server(make_store, logged):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_such_host(make_store, logged):
+async def test_no_such_host(make_store: Callable[..., Any], logged: list[str]) -> None:
     """A name that no host has is told as that."""
     make_store("redis.invalid")
     await until(lambda: logged)
     assert logged[0].endswith(": there is no host of this name")
 
 
-def write_certificate(directory, name):
+def write_certificate(directory: Path, name: str) -> tuple[Path, ...]:
     """Write a key and a certificate that it has signed itself, for *name* and 127.0.0.1, and return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -247,11 +263,11 @@ def write_certificate(directory, name):
 
 
 @pytest.fixture
-def secure_redis(tmp_path):
+def secure_redis(tmp_path: Path) -> Iterator[Any]:
     """A Redis whose certificate is ``redis.pem``; ``tls_port`` is where it speaks TLS."""
     key, certificate = write_certificate(tmp_path, "redis")
     write_certificate(tmp_path, "another")
-    redis = RedisProcess(tmp_path / "redis")
+    redis: Any = RedisProcess(tmp_path / "redis")
     redis.tls_port = free_port(redis.port)
     redis.arguments += [
         "--tls-port", str(redis.tls_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
@@ -263,7 +279,7 @@ def secure_redis(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls(make_store, secure_redis, tmp_path):
+async def test_tls(make_store: Callable[..., Any], secure_redis: Any, tmp_path: Path) -> None:
     """With rediss:// the server is verified by ``ca``, and used."""
     store = make_store(f"rediss://127.0.0.1:{secure_redis.tls_port}", ca=str(tmp_path / "redis.pem"))
     await until(lambda: store.counters["connections"] == 2)
@@ -282,7 +298,15 @@ async def test_tls(make_store, secure_redis, tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_tls_is_verified(make_store, secure_redis, tmp_path, logged, host, options, reason):
+async def test_tls_is_verified(
+    make_store: Callable[..., Any],
+    secure_redis: Any,
+    tmp_path: Path,
+    logged: list[str],
+    host: str,
+    options: dict[str, str],
+    reason: str,
+) -> None:
     """A server that cannot be verified, by ``ca`` or by whom the system trusts, is not used, and the log says why."""
     options = {name: str(tmp_path / value) for name, value in options.items()}
     store = make_store(f"rediss://:secret@{host}:{secure_redis.tls_port}", **options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
@@ -27,13 +30,13 @@ EXPECTED = "expected HOST[:PORT] or redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], 
         ("rediss://u:p@h/1", RedisServer("h", 6379, 1, b"u", b"p", True), "rediss://h/1"),
     ],
 )
-def test_texts(text, server, description):
+def test_texts(text: str, server: RedisServer, description: str) -> None:
     """A host, with or without a port, and URLs as other programs take them, are what they say."""
     assert RedisServer.from_text(text) == server
     assert server.description == description
 
 
-def test_options():
+def test_options() -> None:
     """`db` and `ca` may be given beside the text."""
     assert RedisServer.from_text("h", db=3) == RedisServer("h", 6379, 3)
     assert RedisServer.from_text("redis://h", db=3) == RedisServer("h", 6379, 3)
@@ -62,7 +65,7 @@ def test_options():
         "redis://u:secret@",
     ],
 )
-def test_mistakes(text):
+def test_mistakes(text: str) -> None:
     """Anything else is a ValueError that says what was expected, and quotes nothing."""
     with pytest.raises(ValueError) as raised:
         RedisServer.from_text(text)
@@ -71,14 +74,14 @@ def test_mistakes(text):
 
 
 @pytest.mark.parametrize("text", ["redis://:a?secret@h", "redis://:a#secret@h", "redis://:a/secret@h", "redis://h/x"])
-def test_password_that_breaks_the_url(text):
+def test_password_that_breaks_the_url(text: str) -> None:
     """A password that is not escaped as a URL wants it is explained."""
     with pytest.raises(ValueError) as raised:
         RedisServer.from_text(text)
     assert str(raised.value).startswith(f"{EXPECTED}; in USER and PASSWORD %2F stands for /")
 
 
-def test_no_secret_in_the_repr():
+def test_no_secret_in_the_repr() -> None:
     """Neither user nor password is in what a debugger or a traceback shows."""
     assert "secret" not in repr(RedisServer.from_text("redis://secret-user:secret@h"))
 
@@ -101,14 +104,14 @@ def test_no_secret_in_the_repr():
         ("redis,ca=/dev/null:h", "'redis,ca=...:h': ca=/dev/null: expected certificates in PEM"),
     ],
 )  # fmt: skip
-def test_location_mistakes(text, said):
+def test_location_mistakes(text: str, said: str) -> None:
     """A mistake in the text of a location is a ValueError that says what was given and what was expected."""
     with pytest.raises(ValueError) as raised:
         location_service(text, MemoryReactorClock())
     assert str(raised.value) == said
 
 
-def test_ca_without_tls(tmp_path):
+def test_ca_without_tls(tmp_path: Path) -> None:
     """`ca` for a connection without TLS is a mistake: who gives it expects TLS."""
     write_certificate(tmp_path, "ca")
     with pytest.raises(ValueError) as raised:
@@ -116,13 +119,13 @@ def test_ca_without_tls(tmp_path):
     assert str(raised.value).endswith("ca: expected only with rediss://")
 
 
-def test_location(tmp_path):
+def test_location(tmp_path: Path) -> None:
     """A location of this kind is described without secrets, also where they come from a file; it opens nothing yet."""
     (tmp_path / "secret").write_text("redis://u:secret@redis.example/1\n")
     reactor = MemoryReactorClock()
-    store = location_service(f"redis,pool=3,prefix=a:@{tmp_path}/secret", reactor)
+    store: Any = location_service(f"redis,pool=3,prefix=a:@{tmp_path}/secret", reactor)
     assert store.description == "redis:redis.example/1"
     assert store.counters["connections"] == 0
-    assert reactor.tcpClients == reactor.getDelayedCalls() == []
+    assert (reactor.tcpClients, reactor.getDelayedCalls()) == ([], [])
     (kind,) = [kind for kind in location_kinds() if kind.kind == "redis"]
     assert all(f"{option}=" in kind.help for option in ("db", "prefix", "pool", "ca"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +109,7 @@ FAULTS = [
 ]
 
 
-def fault(routes_of, text, **rows):
+def fault(routes_of: Callable[..., Any], text: str, **rows: Any) -> str:
     """Return the fault of *text* and *rows*, the names of files without their directory."""
     with pytest.raises(RoutesFileError) as raised:
         routes_of(text, **rows)
@@ -114,12 +117,12 @@ def fault(routes_of, text, **rows):
     return str(raised.value)
 
 
-def short(said, tmp_path):
+def short(said: str, tmp_path: Path) -> str:
     return said.replace(f"{tmp_path}/", "")
 
 
 @pytest.mark.parametrize(("text", "said"), FAULTS)
-def test_faults(routes_of, tmp_path, text, said):
+def test_faults(routes_of: Callable[..., Any], tmp_path: Path, text: str, said: str) -> None:
     """A fault of syntax or of sense is one line: the file, the line, what is wrong, what was expected."""
     assert short(fault(routes_of, text), tmp_path) == f"routes.toml:{said}"
 
@@ -143,7 +146,7 @@ def test_faults(routes_of, tmp_path, text, said):
         ),
     ],
 )
-def test_ambiguity(routes_of, tmp_path, text, said):
+def test_ambiguity(routes_of: Callable[..., Any], tmp_path: Path, text: str, said: str) -> None:
     """Two routes that match the same, neither by a pattern, are a fault that names both lines."""
     assert short(fault(routes_of, text), tmp_path) == f"routes.toml:{said}"
 
@@ -187,19 +190,21 @@ F = '[[route]]\nfile = "rows.csv"\ntargets = ["sip:{number}@{gw}"]\n'
         ("user,gw\n,gw\n", "rows.csv:2: user: expected a user, not nothing"),
     ],
 )
-def test_faults_of_rows(routes_of, tmp_path, rows, said):
+def test_faults_of_rows(routes_of: Callable[..., Any], tmp_path: Path, rows: str, said: str) -> None:
     """A fault in a row names the file with rows and its line there; one in the placeholders that of the route."""
     assert short(fault(routes_of, F, rows=rows), tmp_path) == said
 
 
-def test_patterns_together_are_bounded(routes_of, tmp_path):
+def test_patterns_together_are_bounded(routes_of: Callable[..., Any], tmp_path: Path) -> None:
     """Patterns that would be quick enough each are a fault where they are not together."""
     text = "[[route]]\npattern = '(.*)-(.*)-(.*)'\nrefuse = 404\n" * 2
     said = "routes.toml:5: pattern: all patterns together could take too long: expected fewer"
     assert short(fault(routes_of, text), tmp_path) == said
 
 
-def test_files_that_cannot_be_read(routes_of, tmp_path, monkeypatch):
+def test_files_that_cannot_be_read(
+    routes_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that is not there, is no file, is too long or no UTF-8 is told so; a pipe is not waited for."""
     with pytest.raises(RoutesFileError, match=r"^cannot read /nowhere/x: No such file or directory$"):
         RoutesFiles("/nowhere/x").read()
@@ -216,13 +221,13 @@ def test_files_that_cannot_be_read(routes_of, tmp_path, monkeypatch):
         RoutesFiles(str(tmp_path / "latin")).read()
 
 
-def test_nested_too_deeply(routes_of, tmp_path):
+def test_nested_too_deeply(routes_of: Callable[..., Any], tmp_path: Path) -> None:
     """Arrays without end in a file are a fault like any other."""
     said = fault(routes_of, "x = " + "[" * 100_000)
     assert short(said, tmp_path) == "routes.toml: its arrays and tables are nested too deeply"
 
 
-def test_byte_order_mark_and_line_ends(tmp_path):
+def test_byte_order_mark_and_line_ends(tmp_path: Path) -> None:
     """Files as they are written on Windows are read."""
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfprefix;gw\r\n+49;de\r\n")
     (tmp_path / "routes.toml").write_bytes(b"\xef\xbb\xbf" + F.replace("\n", "\r\n").encode())
@@ -285,7 +290,7 @@ z = [[1,2],[
         (("other", "z", 1, 0), 28),
     ],
 )
-def test_line_of(path, line):
+def test_line_of(path: Any, line: Any) -> None:
     """The line of a value, or of what holds it, is known whatever strings and comments look like."""
-    assert files.tomllib.loads(DOCUMENT)
+    assert vars(files)["tomllib"].loads(DOCUMENT)
     assert line_of(DOCUMENT, path) == line

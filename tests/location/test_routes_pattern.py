@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ from twisted_sipuas.location.routes.pattern import MAX_USER, UserPattern
         ("[(?#]*", "#", {}),
     ],
 )
-def test_whole_user_matches(text, user, groups):
+def test_whole_user_matches(text: str, user: Any, groups: Any) -> None:
     """A pattern has to match the whole user, of bounded length; its groups are known by number and name."""
     pattern = UserPattern(text)
     assert pattern.groups(user) == groups
@@ -42,14 +44,14 @@ LONG = [".*.*.*.*", "(a?){30}", "(a|a){20}", ".*?.*?.*?.*?", "[ab]*[bc]*[cd]*[de
 
 
 @pytest.mark.parametrize("text", [*ENDLESS, *REFERENCES, *COMMENTS])
-def test_endless_is_refused(text):
+def test_endless_is_refused(text: str) -> None:
     """What can be repeated without end in several ways, and what cannot be counted, is refused: it may never end."""
     with pytest.raises(ValueError, match="could take for ever"):
         UserPattern(text)
 
 
 @pytest.mark.parametrize("text", LONG)
-def test_long_is_refused(text):
+def test_long_is_refused(text: str) -> None:
     """What ends, but after more steps than a server has time for, is refused."""
     with pytest.raises(ValueError, match="could take too long"):
         UserPattern(text)
@@ -62,7 +64,7 @@ def test_long_is_refused(text):
         ("(?x) a", "'(?x) a' has the flag x: expected the expression without it"),
     ],
 )
-def test_faults(text, said):
+def test_faults(text: str, said: str) -> None:
     """A fault says what is wrong and where."""
     with pytest.raises(ValueError) as raised:
         UserPattern(text)
@@ -73,7 +75,7 @@ def test_faults(text, said):
     ("text", "steps"),
     [("abc", 3), ("a*", 129), ("a{2,4}", 3), ("ab|cd", 8), ("(?:ab)*", 258), ("(a?b){2}", 16), (".*.*", 8385 * 2)],
 )
-def test_steps(text, steps):
+def test_steps(text: str, steps: Any) -> None:
     """The bound counts ways: choices multiply, and repetitions share the characters that there are."""
     assert UserPattern(text).steps == steps + 100
 
@@ -92,7 +94,7 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS)
-def test_taken_is_quick(text):
+def test_taken_is_quick(text: str) -> None:
     """An expression that is taken ends: this test would not, if one were taken that backtracks without bound."""
     try:
         pattern = UserPattern(text)

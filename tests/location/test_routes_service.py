@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs
 
 from twisted_sipuas import RedirectServer, SIPError, SIPService, StartError, location_service
 from twisted_sipuas.location.routes import RoutesLocationService, files, service
@@ -20,10 +23,10 @@ _times = itertools.count(1_700_000_000_000_000_000)
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Any:
     """Write a file, so that it has another time of modification than before whatever the clock of the disk."""
 
-    def write(text, name="routes.toml"):
+    def write(text: str, name: str = "routes.toml") -> Any:
         path = tmp_path / name
         path.write_text(text)
         moment = next(_times)
@@ -34,11 +37,11 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def make_routes(clock, write):
+def make_routes(clock: Any, write: Any) -> Iterator[Any]:
     """Start the service for a text; each is stopped in the end."""
     made = []
 
-    def make(text):
+    def make(text: str) -> Any:
         routes = RoutesLocationService(write(text), clock)
         routes.privilegedStartService()
         routes.startService()
@@ -52,20 +55,20 @@ def make_routes(clock, write):
     assert clock.getDelayedCalls() == []
 
 
-def target(routes):
+def target(routes: Any) -> Any:
     """Return the host that everybody is sent to."""
     request = make_request("INVITE", "sip:bob@h")
     return routes.lookup(request.uri, request).targets[0].uri.host
 
 
-def look(clock, times=1):
+def look(clock: Any, times: int = 1) -> None:
     """Let *times* intervals pass, and the thread look each time."""
     for _ in range(times):
         clock.advance(1)
         clock.take_from_thread()
 
 
-def test_kind(clock, write):
+def test_kind(clock: Any, write: Any) -> None:
     """`routes:FILE` answers at once, and so is neither given a deadline nor a cache unasked."""
     routes = location_service(f"routes:{write(ROUTE.format('a'))}", clock)
     assert isinstance(routes, RoutesLocationService)
@@ -74,7 +77,7 @@ def test_kind(clock, write):
         location_service("routes:", clock)
 
 
-def test_lookup_and_counters(make_routes):
+def test_lookup_and_counters(make_routes: Any) -> None:
     """What is held and what was answered is counted, by route for those with a name."""
     routes = make_routes(
         ROUTE.format("a") + 'prefix = ["+49", "+43"]\n[[route]]\nname = "two"\nuser = "bob"\nrefuse = 486'
@@ -105,7 +108,7 @@ def test_lookup_and_counters(make_routes):
         ("[[route]]\nq = 1", "{path}:2: the key q is unknown: expected one of "),
     ],
 )
-def test_wrong_at_start(clock, write, tmp_path, text, said):
+def test_wrong_at_start(clock: Any, write: Any, tmp_path: Path, text: str, said: str) -> None:
     """A file that is missing or wrong at start is a StartError of one line."""
     path = str(tmp_path / "routes.toml") if text is None else write(text)
     routes = RoutesLocationService(path, clock)
@@ -115,7 +118,7 @@ def test_wrong_at_start(clock, write, tmp_path, text, said):
     assert "\n" not in str(raised.value)
 
 
-def test_change_takes_effect(make_routes, write, clock):
+def test_change_takes_effect(make_routes: Any, write: Any, clock: Any) -> None:
     """A file that changed is read once it rests, one interval later, and then answers."""
     routes = make_routes(ROUTE.format("a"))
     look(clock)
@@ -129,7 +132,7 @@ def test_change_takes_effect(make_routes, write, clock):
     assert routes.counters["reloads"] == 1
 
 
-def test_file_that_is_being_written_is_left(make_routes, write, clock):
+def test_file_that_is_being_written_is_left(make_routes: Any, write: Any, clock: Any) -> None:
     """A file that changes from look to look is not read, whatever is in it meanwhile."""
     routes = make_routes(ROUTE.format("a"))
     for number in range(5):
@@ -141,13 +144,15 @@ def test_file_that_is_being_written_is_left(make_routes, write, clock):
     assert routes.counters["reloads"] == 1
 
 
-def test_file_that_is_written_while_it_is_read(make_routes, write, clock, monkeypatch):
+def test_file_that_is_written_while_it_is_read(
+    make_routes: Any, write: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was read of a file that changed meanwhile is not used, and the file is read again when it rests."""
     routes = make_routes(ROUTE.format("a"))
     read = service._read
 
-    def slow_read(path):
-        look = read(path)
+    def slow_read(path: Path) -> Any:
+        look = read(str(path))
         write(ROUTE.format("c"))
         monkeypatch.undo()
         return look
@@ -161,7 +166,7 @@ def test_file_that_is_written_while_it_is_read(make_routes, write, clock, monkey
     assert routes.counters["reloads"] == 1
 
 
-def test_wrong_change_keeps_the_old(make_routes, write, clock):
+def test_wrong_change_keeps_the_old(make_routes: Any, write: Any, clock: Any) -> None:
     """A file that is wrong is told once, with its line, and changes nothing until it is mended."""
     routes = make_routes(ROUTE.format("a"))
     path = write("[[route]]\ntarget = 1\n")
@@ -177,7 +182,7 @@ def test_wrong_change_keeps_the_old(make_routes, write, clock):
 
 
 @pytest.mark.parametrize("text", ["", ROUTE.format("b")[:-9]])
-def test_cut_file_is_wrong(make_routes, write, clock, text):
+def test_cut_file_is_wrong(make_routes: Any, write: Any, clock: Any, text: str) -> None:
     """A file of which only the begin is there, if no more comes, keeps the old routes too."""
     routes = make_routes(ROUTE.format("a"))
     write(text)
@@ -186,7 +191,7 @@ def test_cut_file_is_wrong(make_routes, write, clock, text):
     assert routes.counters["reload_failures"] == 1
 
 
-def test_file_renamed_into_place(make_routes, write, clock, tmp_path):
+def test_file_renamed_into_place(make_routes: Any, write: Any, clock: Any, tmp_path: Path) -> None:
     """Editors that write another file and rename it, even to the same size and time, are noticed."""
     routes = make_routes(ROUTE.format("a"))
     state = os.stat(tmp_path / "routes.toml")
@@ -197,7 +202,7 @@ def test_file_renamed_into_place(make_routes, write, clock, tmp_path):
     assert target(routes) == "b"
 
 
-def test_file_that_is_gone(make_routes, write, clock, tmp_path):
+def test_file_that_is_gone(make_routes: Any, write: Any, clock: Any, tmp_path: Path) -> None:
     """A file that goes away leaves the routes, is told once, and is read when it comes back."""
     routes = make_routes(ROUTE.format("a"))
     (tmp_path / "routes.toml").unlink()
@@ -209,12 +214,14 @@ def test_file_that_is_gone(make_routes, write, clock, tmp_path):
     assert target(routes) == "b"
 
 
-def test_file_that_may_not_be_read(make_routes, write, clock, tmp_path, monkeypatch):
+def test_file_that_may_not_be_read(
+    make_routes: Any, write: Any, clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that the server's user may not read is told once, and read when its mode, and nothing else, changed."""
     routes = make_routes(ROUTE.format("a"))
     path = tmp_path / "routes.toml"
 
-    def refuse(path, flags):
+    def refuse(path: Path, flags: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(files, "_open", refuse)  # as the tests may be root's
@@ -231,7 +238,7 @@ def test_file_that_may_not_be_read(make_routes, write, clock, tmp_path, monkeypa
     assert target(routes) == "b"
 
 
-def test_files_with_rows(make_routes, write, clock, tmp_path):
+def test_files_with_rows(make_routes: Any, write: Any, clock: Any, tmp_path: Path) -> None:
     """A file with rows is kept up with as well, from when it is named, there or not."""
     routes = make_routes(ROUTE.format("a"))
     write(FILE.replace('file = "rows.csv"', "").replace("{at}", "c") + FILE)
@@ -246,7 +253,7 @@ def test_files_with_rows(make_routes, write, clock, tmp_path):
     assert routes.counters["reloads"] == 2
 
 
-def test_reload_at_once(make_routes, write, clock):
+def test_reload_at_once(make_routes: Any, write: Any, clock: Any) -> None:
     """`reload` does not wait for a file to rest, and reads one that did not change."""
     routes = make_routes(ROUTE.format("a"))
     write(ROUTE.format("b"))
@@ -259,7 +266,7 @@ def test_reload_at_once(make_routes, write, clock):
     assert len(clock.getDelayedCalls()) == 1
 
 
-def test_reload_while_looking(make_routes, write, clock):
+def test_reload_while_looking(make_routes: Any, write: Any, clock: Any) -> None:
     """`reload` while the thread looks has the file read when that is over, once however often it is called."""
     routes = make_routes(ROUTE.format("a"))
     clock.advance(1)
@@ -272,7 +279,7 @@ def test_reload_while_looking(make_routes, write, clock):
     assert routes.counters["reloads"] == 1
 
 
-def test_hits_survive_a_reload(make_routes, write, clock):
+def test_hits_survive_a_reload(make_routes: Any, write: Any, clock: Any) -> None:
     """Hits are counted on for names that are there still, and those of others are forgotten."""
     routes = make_routes(ROUTE.format("a"))
     target(routes)
@@ -288,7 +295,7 @@ def test_hits_survive_a_reload(make_routes, write, clock):
     assert [name for name in routes.counters if name.startswith("hits")] == ["hits_three"]
 
 
-def test_stop_while_looking(make_routes, write, clock):
+def test_stop_while_looking(make_routes: Any, write: Any, clock: Any) -> None:
     """What a look finds after the stop is dropped, and a new start reads the file."""
     routes = make_routes(ROUTE.format("a"))
     clock.advance(1)
@@ -303,7 +310,9 @@ def test_stop_while_looking(make_routes, write, clock):
     assert routes.counters["reloads"] == 0
 
 
-def test_unexpected_failure(make_routes, write, clock, monkeypatch, logged_failures):
+def test_unexpected_failure(
+    make_routes: Any, write: Any, clock: Any, monkeypatch: pytest.MonkeyPatch, logged_failures: list[LogEvent]
+) -> None:
     """A failure that nobody thought of is logged, the old routes stay, and the next look is made."""
     routes = make_routes(ROUTE.format("a"))
     monkeypatch.setattr(service, "states_of", lambda paths: 1 / 0)
@@ -316,7 +325,7 @@ def test_unexpected_failure(make_routes, write, clock, monkeypatch, logged_failu
     assert target(routes) == "b"
 
 
-def test_path_is_kept_from_the_start(clock, write, tmp_path, monkeypatch):
+def test_path_is_kept_from_the_start(clock: Any, write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative name is that from the directory at start, wherever the process goes later."""
     write(ROUTE.format("a"))
     monkeypatch.chdir(tmp_path)
@@ -331,7 +340,7 @@ def test_path_is_kept_from_the_start(clock, write, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", ["", ",cache=30"])
-def test_server_reloads(clock, write, options):
+def test_server_reloads(clock: Any, write: Any, options: Any) -> None:
     """SIGHUP, that is `SIPService.reload`, reaches the routes, guarded or not; a 302 has the new Contact (8.3)."""
     routes = location_service(f"routes{options}:{write(ROUTE.format('{user}@a'))}", clock)
     server = SIPService(clock, RedirectServer([routes]))

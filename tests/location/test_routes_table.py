@@ -6,6 +6,7 @@ import random
 import sys
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -63,12 +64,12 @@ targets = "sip:emergency"
 """
 
 
-def request_to(uri, call_id="call"):
+def request_to(uri: str, call_id: str = "call") -> Any:
     """Return an INVITE to *uri*."""
     return make_request("INVITE", uri, call_id=call_id)
 
 
-def targets(routes, uri, call_id="call", draw=lambda request: iter(())):
+def targets(routes: Any, uri: str, call_id: str = "call", draw: Any = lambda request: iter(())) -> Any:
     """Return the Contacts for *uri*, or None where no route matches."""
     request = request_to(uri, call_id)
     found = routes.table.lookup(request.uri, request, draw)
@@ -103,19 +104,19 @@ def targets(routes, uri, call_id="call", draw=lambda request: iter(())):
         ("tel:112", "emergency"),
     ],
 )
-def test_most_specific_route(routes_of, uri, host):
+def test_most_specific_route(routes_of: Any, uri: str, host: str) -> None:
     """Domain before user, user before the longest prefix, patterns in order, and what cannot be filled passes."""
     assert targets(routes_of(PRECEDENCE), uri) == [f"<sip:{host}>"]
 
 
-def test_no_route(routes_of):
+def test_no_route(routes_of: Any) -> None:
     """Where no route matches, there is none: the next location service is asked."""
     routes = routes_of('[[route]]\nprefix = "+49"\ntargets = "sip:{number}@gw"')
     assert targets(routes, "sip:bob@h") is None
     assert targets(routes, "tel:+4") is None
 
 
-def test_sips(routes_of):
+def test_sips(routes_of: Any) -> None:
     """Who calls by SIPS is sent to SIPS, and by a route that leads there: one to SIP alone does not match."""
     routes = routes_of(
         """
@@ -144,7 +145,7 @@ def test_sips(routes_of):
     assert targets(routes_of('[[route]]\ntargets = "sip:{user}@gw"'), "sips:bob@h") is None
 
 
-def test_answer(routes_of):
+def test_answer(routes_of: Any) -> None:
     """A redirection has the targets with what their Contacts say, the status and the header fields (8.3)."""
     routes = routes_of(
         """
@@ -170,7 +171,7 @@ def test_answer(routes_of):
     assert found.headers == (("Reason", "SIP;cause=301"), ("Reason", "x;text=b%22%3B"))
 
 
-def test_refusal(routes_of):
+def test_refusal(routes_of: Any) -> None:
     """A route can refuse with a status, a reason and header fields; the rule is its name."""
     text = '[[route]]\nname = "n"\nrefuse = "484 Too Short"\nheaders = { X = "{user}" }\n'
     routes = routes_of(text + '[[route]]\nuser = "a"\nrefuse = 603')
@@ -183,13 +184,13 @@ def test_refusal(routes_of):
     assert (found.status, found.reason, found.headers, found.rule) == (603, None, (), "route 2")
 
 
-def steps(routes, uri):
+def steps(routes: Any, uri: str) -> Any:
     """Return how many lines of Python a look-up of *uri* runs."""
     request = request_to(uri)
     routes.table.lookup(request.uri, request, None)  # what is found for the first time is made for the first time
     count = 0
 
-    def trace(frame, event, argument):
+    def trace(frame: Any, event: Any, argument: Any) -> Any:
         nonlocal count
         count += event == "line"
         return trace
@@ -203,7 +204,7 @@ def steps(routes, uri):
     return count
 
 
-def test_steps_do_not_grow_with_the_prefixes(routes_of):
+def test_steps_do_not_grow_with_the_prefixes(routes_of: Any) -> None:
     """A look-up among 20,000 prefixes runs as many lines as one among 10 of the same lengths."""
     text = '[[route]]\nfile = "rates.csv"\ntargets = "sip:{number}@{gateway}"'
     few = [f"+1{digit}{'0' * (digit % 5)}" for digit in range(10)]
@@ -232,13 +233,13 @@ targets = [
 """
 
 
-def drawing(seed=1):
+def drawing(seed: int = 1) -> Any:
     """Return numbers that are random but the same in each run."""
     chance = random.Random(seed)
     return lambda request: iter(chance.random, None)
 
 
-def test_weights_give_an_order(routes_of):
+def test_weights_give_an_order(routes_of: Any) -> None:
     """Targets of one q come first by their weights; those of a lower q follow; q tells the order; 0 is left out."""
     routes = routes_of(WEIGHTS.format(more='balance = "order"', q=0.5))
     draw = drawing()
@@ -249,7 +250,7 @@ def test_weights_give_an_order(routes_of):
     assert orders[first_a] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
-def test_weights_give_one(routes_of):
+def test_weights_give_one(routes_of: Any) -> None:
     """With balance = "one" one target is named, as often as its weight says."""
     text = WEIGHTS.format(more='balance = "one"', q=1).replace(", q = 1", "").replace("weight = 1", "weight = 2", 1)
     routes = routes_of(text)
@@ -262,7 +263,7 @@ def test_weights_give_one(routes_of):
     }
 
 
-def test_weights_give_one_to_sips(routes_of):
+def test_weights_give_one_to_sips(routes_of: Any) -> None:
     """What is drawn for who calls by SIPS is drawn among the targets that are for him."""
     text = WEIGHTS.format(more='balance = "one"', q=1).replace(", q = 1", "").replace("sip:b", "sips:b")
     draw = drawing()
@@ -270,7 +271,7 @@ def test_weights_give_one_to_sips(routes_of):
     assert found == {"<sips:b>", "<sips:backup>"}
 
 
-def test_many_weights(routes_of):
+def test_many_weights(routes_of: Any) -> None:
     """Each of more than ten targets has a q of its own."""
     weighted = ", ".join(f'{{ uri = "sip:{number}@h", weight = 1 }}' for number in range(20))
     found = targets(routes_of(f"[[route]]\ntargets = [{weighted}]"), "sip:x@h", draw=drawing())
@@ -278,7 +279,7 @@ def test_many_weights(routes_of):
     assert len({contact.partition(";")[2] for contact in found}) == 20
 
 
-def test_one_call_is_drawn_once():
+def test_one_call_is_drawn_once() -> None:
     """One Call-ID gives the same numbers each time (8.2.7); another, or another key, gives others, evenly spread."""
     draw = draw_by_call_id(b"key")
     first = [*islice(draw(request_to("sip:x@h", "a")), 20)]
@@ -290,7 +291,7 @@ def test_one_call_is_drawn_once():
     assert sum(means) / 1000 == pytest.approx(0.5, abs=0.05)
 
 
-def test_rows_of_a_file(routes_of):
+def test_rows_of_a_file(routes_of: Any) -> None:
     """Cells fill the placeholders of their columns; a target whose cell is empty is left out."""
     routes = routes_of(
         """
@@ -307,7 +308,7 @@ def test_rows_of_a_file(routes_of):
     assert targets(routes, "sip:+431@h") == ["<sip:+431@a;p=+43>"]
 
 
-def test_users_of_a_file(routes_of):
+def test_users_of_a_file(routes_of: Any) -> None:
     """A column user names users as a whole, numbers as well as names."""
     routes = routes_of(
         '[[route]]\nfile = "u.csv"\ndomain = ["a", "b"]\ntargets = "sip:{user}@{at}"', u="user\tat\nbob\tx\n+49\ty\n"
@@ -318,7 +319,7 @@ def test_users_of_a_file(routes_of):
     assert routes.table.users == 4
 
 
-def test_table(routes_of):
+def test_table(routes_of: Any) -> None:
     """A table has a target, or several, for each prefix, and what else the route says is for each."""
     routes = routes_of(
         """
@@ -335,7 +336,7 @@ def test_table(routes_of):
     assert routes.table.lookup(parse_uri("tel:+431"), request, None)[1].status == 300
 
 
-def test_file_that_refuses(routes_of):
+def test_file_that_refuses(routes_of: Any) -> None:
     """A file can say who is refused."""
     routes = routes_of('[[route]]\nfile = "blocked.csv"\nrefuse = 403', blocked="prefix\n+882\n")
     request = request_to("tel:+8821")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from twisted_sipuas.syntax.fields import Contact
 from twisted_sipuas.syntax.uri import SIPURI, parse_uri, unescape
 
 
-def made(template, request_uri):
+def made(template: Any, request_uri: Any) -> Any:
     """Return the URI that *template* makes of *request_uri*, as text, or None."""
     uri = URITemplate(template).made(Called.of(parse_uri(request_uri)).values)
     return None if uri is None else uri.text
@@ -45,7 +47,7 @@ def made(template, request_uri):
         ("SIPS:bob@h", ("h", "bob", None, None, "bob")),
     ],
 )  # fmt: skip
-def test_what_is_called(uri, called):
+def test_what_is_called(uri: str, called: Any) -> None:
     """Numbers are what RFC 3966 and user=phone say, without separators; with rn they are routed by that (RFC 4694)."""
     assert Called.of(parse_uri(uri))[:-1] == called
 
@@ -54,14 +56,14 @@ def test_what_is_called(uri, called):
     ("uri", "scheme"),
     [("SIP:h", "sip"), ("sips:a@h", "sips"), ("sips:112@h", "sips"), ("tel:112", "sip"), ("mailto:a@h", None)],
 )
-def test_scheme_that_is_called(uri, scheme):
+def test_scheme_that_is_called(uri: str, scheme: Any) -> None:
     """Who calls by SIPS is told from all others; a telephone number is reached by SIP."""
     assert Called.of(parse_uri(uri)).scheme == scheme
 
 
 @pytest.mark.parametrize("unit", ["1", "A", "-", ".1", "(", "%31", ";x", "a="])
 @pytest.mark.parametrize("ending", ["", "x", "-", "1"])
-def test_long_user_is_no_burden(unit, ending):
+def test_long_user_is_no_burden(unit: Any, ending: Any) -> None:
     """The longest user part is looked at in time that grows with its length: were it the square, this would not end."""
     for start in ("", "+", "+1;rn=", "+1;rn=+"):
         for parameters in ("", ";user=phone"):
@@ -101,7 +103,7 @@ def test_long_user_is_no_burden(unit, ending):
         ("mailto:{user}@example.com", "sip:a%40b?c@h", "mailto:a%40b%3Fc@example.com"),
     ],
 )
-def test_filled(template, request_uri, expected):
+def test_filled(template: Any, request_uri: Any, expected: Any) -> None:
     """A whole user part stays as it was received; other text is escaped; what is not there or does not fit, is None."""
     assert made(template, request_uri) == expected
 
@@ -130,7 +132,7 @@ def test_filled(template, request_uri, expected):
         ("sip:{user}@h h", "'sip:{user}@h h' is no URI: Malformed SIP URI"),
     ],
 )
-def test_places_that_are_the_operators(template, said):
+def test_places_that_are_the_operators(template: Any, said: Any) -> None:
     """Scheme and host but for those that were called, port, password and names of parameters take no placeholder."""
     with pytest.raises(ValueError) as raised:
         URITemplate(template)
@@ -155,7 +157,7 @@ USERS = st.lists(HOSTILE | ESCAPED, min_size=1, max_size=4).map("".join)
 DOMAINS = st.sampled_from(["h", "Example.com.", "[::1]", "192.0.2.1", "a_b-c"])
 
 
-def structure(uri):
+def structure(uri: Any) -> Any:
     """Return what no caller may change of a URI: all but the text in the place of placeholders."""
     if not isinstance(uri, SIPURI):
         return uri.scheme, list(getattr(uri, "parameters", ()))
@@ -166,7 +168,7 @@ def structure(uri):
 @given(st.sampled_from(TEMPLATES), USERS, DOMAINS)
 @example(TEMPLATES[2], "a%3B%40evil%3Fx%26y", "h")
 @example(TEMPLATES[0], "a;b?c", "h")
-def test_no_caller_changes_the_structure(template, user, domain):
+def test_no_caller_changes_the_structure(template: Any, user: Any, domain: str) -> None:
     """Whatever the user part is, the target is the URI that the template says, or there is none (19.1.2, 25.1)."""
     try:
         request_uri = parse_uri(f"sip:{user}@{domain};user=phone")
@@ -193,7 +195,7 @@ def test_no_caller_changes_the_structure(template, user, domain):
 
 
 @given(USERS)
-def test_contact_stays_one(user):
+def test_contact_stays_one(user: Any) -> None:
     """Display name and parameters, whatever is called, stay those of one Contact (20.10)."""
     called = Called("h", user, None, None, None, "sip")
     template = TargetTemplate(
@@ -209,7 +211,7 @@ def test_contact_stays_one(user):
     assert contact.display_name.startswith('"')
 
 
-def test_fixed_target_is_made_once():
+def test_fixed_target_is_made_once() -> None:
     """A target without placeholders is the same object for every request."""
     template = TargetTemplate(URITemplate("sip:a@b"), q=0.5, expires=60, display_name=TextTemplate("A", "words"))
     assert template.made({}, 0.5) is template.made({}, 0.5)

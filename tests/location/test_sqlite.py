@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,21 +28,21 @@ BOB = "sip:bob@example.com"
 
 
 @pytest.fixture
-def store(make_store):
+def store(make_store: Any) -> Any:
     return make_store("sqlite")
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Any:
     """Where `make_store` has its file."""
     return str(tmp_path / "bindings.sqlite")
 
 
-def put(store, address, *bindings):
+def put(store: Any, address: Any, *bindings: Any) -> Any:
     return store.replace(address, store.bindings(address)[1], bindings)
 
 
-def rows(path):
+def rows(path: Path) -> Any:
     connection = sqlite3.connect(path)
     try:
         return connection.execute("SELECT address_of_record, uri FROM bindings ORDER BY 1, position").fetchall()
@@ -51,7 +53,7 @@ def rows(path):
 # Durability
 
 
-def test_restart(make_store, clock, binding):
+def test_restart(make_store: Any, clock: Any, binding: Any) -> None:
     """Everything of every binding is there again after a restart, in order."""
     bindings = (
         binding(q=0.5, display_name='B "ö"', parameters=';+sip.instance="<urn:uuid:1>"'),
@@ -63,7 +65,7 @@ def test_restart(make_store, clock, binding):
     assert make_store("sqlite").bindings(BOB)[0] == bindings
 
 
-def test_any_octets(make_store, clock, binding):
+def test_any_octets(make_store: Any, clock: Any, binding: Any) -> None:
     """What was received and is no UTF-8, and NUL from an escape, come back as they were."""
     address = "sip:\udcff\0ü@example.com"
     kept = binding("sip:\udcfe@h", display_name="\udcc3", parameters=";a=\udcff")
@@ -97,13 +99,13 @@ reactor.run()
 """
 
 
-def environment():
+def environment() -> Any:
     """The tests' own, with the project on the path however pytest was started."""
     root = Path(__file__).parents[2]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
 
 
-def test_kill(path):
+def test_kill(path: Any) -> None:
     """Every binding that was answered for is there after the process was killed in the middle of writing."""
     from twisted.internet import reactor
 
@@ -112,6 +114,7 @@ def test_kill(path):
     watchdog.daemon = True
     watchdog.start()
     with child:
+        assert child.stdout is not None
         answered = [int(child.stdout.readline()) for _ in range(300)]
         child.send_signal(signal.SIGKILL)
         answered += [int(line) for line in child.stdout if line.endswith("\n")]
@@ -124,7 +127,7 @@ def test_kill(path):
         assert [binding.uri_text for binding in store.bindings(f"sip:{number}@h")[0]] == [f"tel:+{number}"]
 
 
-def test_stop_writes_what_was_taken(make_store, clock, binding):
+def test_stop_writes_what_was_taken(make_store: Any, clock: Any, binding: Any) -> None:
     """What was taken before the stop is written and answered, in the order taken; nothing is taken after it."""
     store = make_store("sqlite")
     taken = [put(store, f"sip:{number}@h", binding()) for number in range(10)]
@@ -137,9 +140,9 @@ def test_stop_writes_what_was_taken(make_store, clock, binding):
     assert make_store("sqlite").counters["addresses"] == 10
 
 
-def test_groups(store, clock, binding, monkeypatch):
+def test_groups(store: Any, clock: Any, binding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes while a transaction is committed shares the next one."""
-    groups = []
+    groups: Any = []
     write = BindingDatabase.write
     monkeypatch.setattr(
         BindingDatabase, "write", lambda self, changes: (groups.append(len(changes)), write(self, changes))
@@ -154,7 +157,7 @@ def test_groups(store, clock, binding, monkeypatch):
 
 
 @pytest.mark.requirement("10.3-38")
-def test_visible_when_committed(store, clock, binding):
+def test_visible_when_committed(store: Any, clock: Any, binding: Any) -> None:
     """A change is visible when it is on the disk, and no earlier."""
     done = put(store, BOB, binding())
     assert store.bindings(BOB)[0] == ()
@@ -164,7 +167,7 @@ def test_visible_when_committed(store, clock, binding):
 
 
 @pytest.fixture
-def failing_store(make_store, clock, path):
+def failing_store(make_store: Any, clock: Any, path: Path) -> Any:
     """A store on a file that refuses the contact tel:+666."""
     clock.result(make_store("sqlite").stopService())
     connection = sqlite3.connect(path)
@@ -178,7 +181,7 @@ def failing_store(make_store, clock, path):
 
 
 @pytest.mark.requirement("10.3-39")
-def test_failed_write(failing_store, clock, binding):
+def test_failed_write(failing_store: Any, clock: Any, binding: Any) -> None:
     """A change that cannot be written fails with 500, as does what shares its transaction; later ones do not."""
     clock.result(put(failing_store, BOB, binding()))
     first = put(failing_store, "sip:first@h", binding())
@@ -193,7 +196,7 @@ def test_failed_write(failing_store, clock, binding):
 
 
 @pytest.mark.requirement("10.3-40")
-def test_failed_write_changes_nothing(failing_store, clock, binding, path):
+def test_failed_write_changes_nothing(failing_store: Any, clock: Any, binding: Any, path: Path) -> None:
     """After a change that could not be written the bindings are those before it, in memory and on the disk."""
     clock.result(put(failing_store, BOB, binding()))
     before = failing_store.bindings(BOB)
@@ -204,7 +207,7 @@ def test_failed_write_changes_nothing(failing_store, clock, binding, path):
     assert rows(path) == [(BOB.encode(), b"sip:bob@192.0.2.4")]
 
 
-def test_lost_race_hears_in_the_end(failing_store, clock, binding):
+def test_lost_race_hears_in_the_end(failing_store: Any, clock: Any, binding: Any) -> None:
     """Who lost to a change that then failed is told so only then, and has its way when it tries again."""
     failing = put(failing_store, BOB, binding("tel:+666"))
     lost = put(failing_store, BOB, binding())
@@ -220,7 +223,7 @@ def test_lost_race_hears_in_the_end(failing_store, clock, binding):
 # Bounds
 
 
-def test_bound_on_pending(make_store, clock, binding):
+def test_bound_on_pending(make_store: Any, clock: Any, binding: Any) -> None:
     """While too many changes wait for the disk, more are refused with 503 and Retry-After."""
     store = make_store("sqlite", max_pending=2)
     taken = [put(store, f"sip:{number}@h", binding()) for number in range(2)]
@@ -235,7 +238,7 @@ def test_bound_on_pending(make_store, clock, binding):
     assert clock.result(put(store, BOB, binding())) is True
 
 
-def test_bound_on_addresses_counts_pending(make_store, clock, binding):
+def test_bound_on_addresses_counts_pending(make_store: Any, clock: Any, binding: Any) -> None:
     """The bound on addresses-of-record holds with changes on their way counted."""
     store = make_store("sqlite", max_addresses=2)
     taken = [put(store, f"sip:{number}@h", binding()) for number in range(2)]
@@ -244,7 +247,7 @@ def test_bound_on_addresses_counts_pending(make_store, clock, binding):
     assert [clock.result(done) for done in taken] == [True, True]
 
 
-def test_stop_is_bounded(clock, tmp_path, binding, monkeypatch):
+def test_stop_is_bounded(clock: Any, tmp_path: Path, binding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs does not keep the service from stopping."""
     disk = threading.Event()
     write = BindingDatabase.write
@@ -261,7 +264,7 @@ def test_stop_is_bounded(clock, tmp_path, binding, monkeypatch):
     assert clock.result(done) is True
 
 
-def test_unencodable(store, binding):
+def test_unencodable(store: Any, binding: Any) -> None:
     """Text that no received octets make is refused at once, and harms no other change."""
     with pytest.raises(UnicodeEncodeError):
         put(store, BOB, binding(display_name="\ud800"))
@@ -271,7 +274,7 @@ def test_unencodable(store, binding):
 # Expiry
 
 
-def test_expired_rows_are_deleted(make_store, clock, binding, path):
+def test_expired_rows_are_deleted(make_store: Any, clock: Any, binding: Any, path: Path) -> None:
     """What expired while the server ran, and while it did not, is no more in the file."""
     store = make_store("sqlite")
     for name, left in (("first", 15), ("second", 200), ("third", 900)):
@@ -286,7 +289,7 @@ def test_expired_rows_are_deleted(make_store, clock, binding, path):
     assert {address for address, _ in rows(path)} == {b"sip:third@h"}
 
 
-def test_sweep_and_change_on_its_way(make_store, clock, binding):
+def test_sweep_and_change_on_its_way(make_store: Any, clock: Any, binding: Any) -> None:
     """A sweep of the old bindings does not undo the change that is on its way to the disk."""
     store = make_store("sqlite")
     clock.result(put(store, BOB, binding(left=5)))
@@ -301,7 +304,7 @@ def test_sweep_and_change_on_its_way(make_store, clock, binding):
 # Files
 
 
-def test_opens_nothing_early(clock, path):
+def test_opens_nothing_early(clock: Any, path: Any) -> None:
     """Nothing is opened before the start, and no thread begins before `startService`, for twistd forks before that."""
     threads = threading.active_count()
     store = SQLiteBindingStore(path, clock)
@@ -315,7 +318,7 @@ def test_opens_nothing_early(clock, path):
     assert store.stopService().called
 
 
-def test_no_thread_is_left(make_store, clock, binding):
+def test_no_thread_is_left(make_store: Any, clock: Any, binding: Any) -> None:
     """A store that stopped has ended its thread."""
     threads = threading.active_count()
     store = make_store("sqlite")
@@ -325,7 +328,7 @@ def test_no_thread_is_left(make_store, clock, binding):
     assert threading.active_count() == threads
 
 
-def test_mode(make_store, clock, binding, tmp_path):
+def test_mode(make_store: Any, clock: Any, binding: Any, tmp_path: Path) -> None:
     """The file and what SQLite puts beside it are for their owner alone, whatever the umask."""
     umask = os.umask(0)
     try:
@@ -337,7 +340,7 @@ def test_mode(make_store, clock, binding, tmp_path):
     assert modes == {"bindings.sqlite": 0o600, "bindings.sqlite-wal": 0o600}
 
 
-def test_relative_path(clock, tmp_path, monkeypatch):
+def test_relative_path(clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative path is taken from the directory at the start, or from the first of $STATE_DIRECTORY."""
     store = SQLiteBindingStore("b.sqlite", clock)
     for name in ("current", "state"):
@@ -356,7 +359,7 @@ def test_relative_path(clock, tmp_path, monkeypatch):
 # Faults at start
 
 
-def start_error(path, clock):
+def start_error(path: Path, clock: Any) -> Any:
     with pytest.raises(StartError) as raised:
         SQLiteBindingStore(str(path), clock).privilegedStartService()
     text = str(raised.value)
@@ -366,12 +369,12 @@ def start_error(path, clock):
     return text[len(f"cannot open {path}: ") : -len(": choose another file with --location sqlite:FILE")]
 
 
-def test_no_directory(clock, tmp_path):
+def test_no_directory(clock: Any, tmp_path: Path) -> None:
     """A directory that is missing is named as the fault."""
     assert start_error(tmp_path / "missing" / "b", clock) == "No such file or directory"
 
 
-def test_directory(clock, tmp_path):
+def test_directory(clock: Any, tmp_path: Path) -> None:
     """A directory is no file."""
     assert start_error(tmp_path, clock) == "it is a directory"
 
@@ -388,7 +391,7 @@ def test_directory(clock, tmp_path):
         "uri = x'00'",
     ],
 )
-def test_binding_of_others(clock, tmp_path, change):
+def test_binding_of_others(clock: Any, tmp_path: Path, change: Any) -> None:
     """A binding that somebody has made by hand, and wrongly, is told in one line."""
     path = tmp_path / "b.sqlite"
     database = BindingDatabase(str(path))
@@ -400,14 +403,14 @@ def test_binding_of_others(clock, tmp_path, change):
     assert start_error(path, clock) == "it has a binding that this program has not written"
 
 
-def test_no_database(clock, tmp_path):
+def test_no_database(clock: Any, tmp_path: Path) -> None:
     """A file that is no database is left as it is."""
     (tmp_path / "text").write_text("not a database, but long enough to be looked at\n" * 100)
     assert start_error(tmp_path / "text", clock) == "file is not a database"
     assert (tmp_path / "text").read_text().startswith("not a database")
 
 
-def test_other_database(clock, tmp_path):
+def test_other_database(clock: Any, tmp_path: Path) -> None:
     """The database of another program is left as it is."""
     connection = sqlite3.connect(tmp_path / "other")
     connection.execute("CREATE TABLE theirs (x)")
@@ -417,7 +420,7 @@ def test_other_database(clock, tmp_path):
     assert (tmp_path / "other").read_bytes() == before
 
 
-def test_older_schema(path, clock, make_store):
+def test_older_schema(path: Path, clock: Any, make_store: Any) -> None:
     """A file of the first version is brought to the present one, and its bindings are kept."""
     connection = sqlite3.connect(path)
     connection.executescript(
@@ -441,7 +444,7 @@ def test_older_schema(path, clock, make_store):
     assert make_store("sqlite").bindings("sip:b@h")[0] == (changed,)
 
 
-def test_newer_schema(store, clock, path):
+def test_newer_schema(store: Any, clock: Any, path: Path) -> None:
     """A file of a later version of this program is left as it is."""
     clock.result(store.stopService())
     connection = sqlite3.connect(path)
@@ -452,7 +455,7 @@ def test_newer_schema(store, clock, path):
     assert Path(path).read_bytes() == before
 
 
-def test_damaged_file(store, clock, path, binding):
+def test_damaged_file(store: Any, clock: Any, path: Path, binding: Any) -> None:
     """A file whose rows cannot be read is a fault at start, and not a server without bindings."""
     clock.result(put(store, BOB, *(binding(f"tel:+{number}") for number in range(100))))
     clock.result(store.stopService())
@@ -475,20 +478,20 @@ except StartError as error:
 """
 
 
-def test_second_process(store, path):
+def test_second_process(store: Any, path: Path) -> None:
     """A second server on the same file fails at its start, saying that the file is in use."""
     done = subprocess.run([sys.executable, "-c", OPENER, path], capture_output=True, env=environment(), text=True)
     assert done.stderr == ""
     assert done.stdout.startswith(f"cannot open {path}: it is in use by another process: ")
 
 
-def test_second_store(store, path, clock):
+def test_second_store(store: Any, path: Path, clock: Any) -> None:
     """So does a second store in the same process, and the first one is none the worse for it."""
     assert start_error(path, clock) == "it is in use by another process"
 
 
 @contextlib.contextmanager
-def unprivileged():
+def unprivileged() -> Iterator[Any]:
     """Be nobody, if it is root who runs the tests, whom no permission stops."""
     user = os.geteuid()
     if user == 0:
@@ -499,7 +502,7 @@ def unprivileged():
         os.seteuid(user)
 
 
-def test_permission_denied(clock):
+def test_permission_denied(clock: Any) -> None:
     """A file, or a directory, that may not be written is named as such."""
     with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to nobody
         directory = Path(name)

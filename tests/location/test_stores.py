@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,51 +23,51 @@ OTHER = "sip:other@example.com"
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def kind(request):
+def kind(request: Any) -> Any:
     return request.param
 
 
 @pytest.fixture
-def store(make_store, kind):
+def store(make_store: Any, kind: Any) -> Any:
     return make_store(kind)
 
 
 @pytest.fixture
-def put(clock):
+def put(clock: Any) -> Any:
     """Make bindings those of an address-of-record, and return whether that was done."""
 
-    def put(store, address, *bindings):
+    def put(store: Any, address: Any, *bindings: Any) -> Any:
         _, version = clock.result(store.bindings(address))
         return clock.result(store.replace(address, version, bindings))
 
     return put
 
 
-def targets(store, uri=BOB):
+def targets(store: Any, uri: str = BOB) -> Any:
     found = store.lookup(parse_uri(uri), make_request())
     return None if found is None else [str(target) for target in found.targets]
 
 
 @pytest.mark.parametrize("check", BINDING_STORE_CHECKS)
-def test_contract(store, clock, check):
+def test_contract(store: Any, clock: Any, check: Any) -> None:
     """Each store passes the checks that every `IBindingStore` has to pass."""
     clock.result(Deferred.fromCoroutine(check(BindingStoreCase(store, clock, clock.advance))))
 
 
-def test_interfaces(store):
+def test_interfaces(store: Any) -> None:
     """A store provides what a registrar and a service need of it."""
     verifyObject(IBindingStore, store)
     verifyObject(IService, store)
     assert store.description.split(":")[0] in ("memory", "sqlite")
 
 
-def test_look_up_waits_for_nothing(store, put, binding):
+def test_look_up_waits_for_nothing(store: Any, put: Any, binding: Any) -> None:
     """The answer of a look-up is there at once: it is a value and no Deferred."""
     put(store, BOB, binding())
     assert [str(target.uri) for target in store.lookup(parse_uri(BOB), make_request()).targets] == ["sip:bob@192.0.2.4"]
 
 
-def test_remove(store, put, binding):
+def test_remove(store: Any, put: Any, binding: Any) -> None:
     """With its last binding an address-of-record is gone."""
     put(store, BOB, binding())
     assert put(store, BOB) is True
@@ -74,7 +75,7 @@ def test_remove(store, put, binding):
     assert store.counters["addresses"] == store.counters["bindings"] == 0
 
 
-def test_expired_is_not_returned(store, put, binding, clock):
+def test_expired_is_not_returned(store: Any, put: Any, binding: Any, clock: Any) -> None:
     """A binding is gone the moment it expires, swept or not, and those left say how long they last (10.3 step 8)."""
     put(store, BOB, binding(left=3), binding("tel:+1", left=5))
     clock.advance(3)
@@ -86,7 +87,7 @@ def test_expired_is_not_returned(store, put, binding, clock):
     assert store.counters["bindings"] == 2, "not swept yet"
 
 
-def test_sweep(store, put, binding, clock):
+def test_sweep(store: Any, put: Any, binding: Any, clock: Any) -> None:
     """What expired is forgotten while the service runs, what did not is kept, and the version is still good."""
     put(store, BOB, binding(left=15), binding("tel:+1", left=100))
     put(store, OTHER, binding(left=15))
@@ -100,7 +101,7 @@ def test_sweep(store, put, binding, clock):
     assert store.counters["addresses"] == store.counters["bindings"] == 0
 
 
-def test_sweep_is_bounded(store, put, binding, clock):
+def test_sweep_is_bounded(store: Any, put: Any, binding: Any, clock: Any) -> None:
     """However many expire together, one turn of the reactor sweeps a bounded number of them."""
     store.sweep_batch = 2
     for number in range(5):
@@ -114,11 +115,11 @@ def test_sweep_is_bounded(store, put, binding, clock):
     assert clock.getDelayedCalls()[0].getTime() == clock.seconds() + 10, "then it waits again"
 
 
-def test_refreshes_leave_nothing_behind(make_store, put, binding, clock):
+def test_refreshes_leave_nothing_behind(make_store: Any, put: Any, binding: Any, clock: Any) -> None:
     """An address-of-record that is refreshed, shortened, removed and added again takes no more memory for it."""
     store = make_store("memory")
 
-    def refresh(times):
+    def refresh(times: Any) -> None:
         for number in range(times):
             put(store, BOB, binding(left=86400 - 7 * number % 500))
             if number % 3 == 0:
@@ -137,7 +138,7 @@ def test_refreshes_leave_nothing_behind(make_store, put, binding, clock):
     assert after - before < 60_000, "60 octets a refresh"
 
 
-def test_small_memory(clock):
+def test_small_memory(clock: Any) -> None:
     """A binding in memory takes less than 1 kB, its share of every table included."""
     store = MemoryBindingStore(clock)
     tracemalloc.start()
@@ -153,7 +154,7 @@ def test_small_memory(clock):
     assert size / 5000 < 1000
 
 
-def test_bound_on_addresses(make_store, kind, put, binding):
+def test_bound_on_addresses(make_store: Any, kind: Any, put: Any, binding: Any) -> None:
     """Past its bound a store refuses new addresses-of-record with 503 and Retry-After, and still serves the others."""
     store = make_store(kind, max_addresses=1)
     put(store, BOB, binding())
@@ -168,7 +169,7 @@ def test_bound_on_addresses(make_store, kind, put, binding):
     assert put(store, OTHER, binding()) is True
 
 
-def test_stop_leaves_no_timer(store, clock):
+def test_stop_leaves_no_timer(store: Any, clock: Any) -> None:
     """A store that stopped has nothing scheduled, and may be started again."""
     assert len(clock.getDelayedCalls()) == 1
     clock.result(store.stopService())
@@ -188,7 +189,7 @@ def test_stop_leaves_no_timer(store, clock):
         max_size=30,
     )
 )
-def test_any_sequence(steps):
+def test_any_sequence(steps: Any) -> None:
     """Whatever is put, and however time goes on, what is returned is what was put last and did not expire."""
     from twisted.internet.task import Clock
 
@@ -196,7 +197,7 @@ def test_any_sequence(steps):
     clock.rightNow = 1000.0
     store = MemoryBindingStore(clock)
     store.startService()
-    last = {BOB: (), OTHER: ()}
+    last: dict[Any, Any] = {BOB: (), OTHER: ()}
     for address, lefts, seconds, is_stale in steps:
         _, version = store.bindings(address)
         bindings = tuple(Binding(f"tel:+{left}", clock.seconds() + left, "call", 1) for left in lefts)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twisted_sipuas.location import Redirection, Target
 from twisted_sipuas.syntax.fields import Contact
-from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.syntax.uri import URI, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ from twisted_sipuas.syntax.uri import parse_uri
     ],
     ids=str,
 )  # fmt: skip
-def test_target_is_a_contact_value(target, value):
+def test_target_is_a_contact_value(target: Any, value: str) -> None:
     """A target prints as one Contact value, q with at most three decimals, and is read back as what it was (20.10)."""
     assert str(target) == value
     contact = Contact(value)
@@ -51,15 +53,16 @@ def test_target_is_a_contact_value(target, value):
     ],
     ids=repr,
 )
-def test_target_refuses(arguments):
+def test_target_refuses(arguments: Any) -> None:
     """No target is made of what is no URI, out of range, or would end the line of the header field (7.3.1)."""
     with pytest.raises(ValueError):
         Target(**arguments)
 
 
-def test_redirection_converts():
+def test_redirection_converts() -> None:
     """A redirection takes targets, URIs and text, in any iterable, and keeps their order."""
-    redirection = Redirection(iter([Target("sip:a@h", q=0.1), parse_uri("sip:b@h"), "tel:+1"]))
+    targets: list[Target | URI | str] = [Target("sip:a@h", q=0.1), parse_uri("sip:b@h"), "tel:+1"]
+    redirection = Redirection(iter(targets))
     assert [str(target) for target in redirection.targets] == ["<sip:a@h>;q=0.1", "<sip:b@h>", "<tel:+1>"]
     assert redirection.status is None
     assert Redirection(["sip:a@h"], 301, [("Retry-After", "5")]) == Redirection(
@@ -81,19 +84,19 @@ def test_redirection_converts():
     ],
     ids=repr,
 )
-def test_redirection_refuses(arguments):
+def test_redirection_refuses(arguments: Any) -> None:
     """A redirection has a 3xx status or none, nothing in it ends a line, and the response keeps its own fields."""
     with pytest.raises(ValueError):
         Redirection(["sip:a@h"], **arguments)
 
 
-def test_values_are_immutable():
+def test_values_are_immutable() -> None:
     """What a location service answered cannot change on its way to the response."""
     target = Target("sip:a@h")
     redirection = Redirection([target])
     with pytest.raises(AttributeError):
-        target.q = 1.0
+        target.q = 1.0  # type: ignore[misc]  # what is tested
     with pytest.raises(AttributeError):
-        redirection.status = 301
+        redirection.status = 301  # type: ignore[misc]  # what is tested
     assert target == Target("sip:a@h")
     assert hash(target) == hash(Target("sip:a@h"))

@@ -19,7 +19,7 @@ from twisted_sipuas import __main__
 ROOT = Path(__file__).parents[2]
 PLUGIN = "pytest_twisted_sipuas.py"
 """pytest's plugin, beside the package."""
-SHIPPED = ("twisted_sipuas", "twisted", "tests", "examples", "docs", "benchmarks")
+SHIPPED = ("twisted_sipuas", "twisted", "tests", "examples", "docs", "benchmarks", "tools", "share")
 """Directories a build may look at."""
 
 
@@ -30,6 +30,11 @@ def run(*command: str | Path, directory: Path, check: bool = True) -> subprocess
     if check:
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     return result
+
+
+def files(directory: str) -> set[str]:
+    """Paths of the files below a directory of the checkout, relative to that directory."""
+    return {path.relative_to(ROOT / directory).as_posix() for path in (ROOT / directory).rglob("*") if path.is_file()}
 
 
 def modules(directory: str) -> set[str]:
@@ -71,10 +76,10 @@ def source(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def builder(directory: Path) -> Path:
-    """The Python of an environment with pip and build; skips where these cannot be had."""
+    """The Python of an environment with pip, build and twine; skips where these cannot be had."""
     run(sys.executable, "-m", "venv", directory / "builder", directory=directory)
     python = directory / "builder" / "bin" / "python"
-    install = (python, "-m", "pip", "install", "--retries", "1", "--upgrade", "pip", "build")
+    install = (python, "-m", "pip", "install", "--retries", "1", "--upgrade", "pip", "build", "twine")
     result = run(*install, directory=directory, check=False)
     if result.returncode != 0:
         pytest.skip(f"pip reaches no package index: {result.stderr.strip()[-300:]}")
@@ -123,9 +128,12 @@ def test_twisted_directory_is_a_namespace(path: str) -> None:
 
 
 def test_wheel_contents(distributions: dict[str, Path]) -> None:
-    """The wheel has every module, the plugins and the typing marker, and nothing else besides its metadata."""
+    """The wheel has every module, the plugins, the typing marker, the manual page and the completions, and no more."""
     with zipfile.ZipFile(distributions["wheel"]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    shared = {name for name in names if ".data/" in name}
+    assert {name.partition(".data/data/share/")[2] for name in shared} == files("share")
+    names -= shared
     assert names >= modules("twisted_sipuas") | modules("twisted") | {"twisted_sipuas/py.typed"}
     assert {name for name in names if not name.startswith("twisted_sipuas/")} == modules("twisted") | {PLUGIN}
 
@@ -134,7 +142,8 @@ def test_sdist_contents(distributions: dict[str, Path]) -> None:
     """The sdist has what a packager needs to build and to test, and no plugin cache."""
     with tarfile.open(distributions["sdist"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert names >= modules("twisted_sipuas") | modules("twisted") | modules("tests")
+    assert names >= modules("twisted_sipuas") | modules("twisted") | modules("tests") | modules("tools")
+    assert names >= {f"share/{name}" for name in files("share")}
     assert names >= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "twisted_sipuas/py.typed", PLUGIN}
     assert not [name for name in names if name.endswith("dropin.cache")]
 
@@ -143,6 +152,17 @@ def test_version(distributions: dict[str, Path]) -> None:
     """The distributions carry the version that the package states."""
     assert distributions["wheel"].name.startswith(f"twisted_sipuas-{twisted_sipuas.__version__}-")
     assert distributions["sdist"].name == f"twisted_sipuas-{twisted_sipuas.__version__}.tar.gz"
+
+
+def test_twine_accepts_the_distributions(directory: Path, builder: Path, distributions: dict[str, Path]) -> None:
+    """A package index takes what was built, and shows its description."""
+    run(builder, "-m", "twine", "check", "--strict", *distributions.values(), directory=directory)
+
+
+def test_installation_has_manual_page_and_completions(from_wheel: Environment) -> None:
+    """They are installed where man, bash and zsh look, beside the directory of the command."""
+    share = from_wheel.bin.parent / "share"
+    assert [name for name in files("share") if not (share / name).is_file()] == []
 
 
 @pytest.mark.parametrize("how", ["from_wheel", "from_sdist", "editable"])

@@ -14,6 +14,7 @@ from twisted.internet import reactor as the_reactor
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
@@ -135,6 +136,7 @@ def logged() -> Any:
 
     lines: list[str] = []
 
+    @log_observer
     def observe(event: Any) -> None:
         lines.append(formatEvent(event))
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from twisted_sipuas import MemoryBindingStore, Redirection, RedirectServer, Registrar, SIPError, UserAgentServer
-from twisted_sipuas.interfaces import IAuthenticator
+from twisted_sipuas.interfaces import IAuthenticator, ILocationService
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.admission import Protection
@@ -63,7 +63,7 @@ STATELESS: dict[str, Callable[[], Socket]] = {
 }
 
 tokens = st.text("abcXYZ019-.!%*_+`'~", max_size=4)
-values = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=("Cs",)), max_size=12)
+values = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=12)
 names = st.sampled_from(
     ["Via", "v", "From", "f", "To", "t", "Call-ID", "i", "CSeq", "Content-Length", "l", "Max-Forwards"]
 )
@@ -85,7 +85,8 @@ start_lines = st.builds(
 def requests(draw: Any) -> bytes:
     """A request that may be all right, as short as can be, or malformed in any way."""
     lines = [draw(start_lines), *(f"{name}:{value}" for name, value in draw(rows)), "", ""]
-    return "\r\n".join(lines).encode() + draw(st.binary(max_size=20))
+    rest: bytes = draw(st.binary(max_size=20))
+    return "\r\n".join(lines).encode() + rest
 
 
 @st.composite
@@ -150,6 +151,7 @@ def test_long_answer_without_transactions() -> None:
     assert answer.startswith(b"SIP/2.0 200 ")
 
 
+@implementer(ILocationService)
 class Table:
     """Sends everybody to ten targets."""
 

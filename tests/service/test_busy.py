@@ -28,6 +28,8 @@ from twisted_sipuas.service import SIPService
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transport.limits import TransportLimits
 
+pytestmark = pytest.mark.no_cover  # the time that is measured is to be that of the server
+
 reactor: Any = the_reactor
 
 DEADLINE = 20.0  # seconds that anything may take

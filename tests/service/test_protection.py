@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
+from tests.log_observers import log_observer
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.service import SIPService
@@ -41,7 +42,7 @@ class Server:
     def __init__(self, user: Any = None, **options: Any) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.user = RecordingTransactionUser(ok) if user is None else user
+        self.user: Any = RecordingTransactionUser(ok) if user is None else user
         self.service = SIPService(self.clock, self.user, **options)
         self.number = 0
 
@@ -52,8 +53,9 @@ class Server:
         flow = flow or RecordingFlow(remote_address=(source, 5060))
         before = len(flow.sent)
         self.service.message_received(make_request(method, **fields), flow)
-        self.last: Any = parse_message(flow.sent[-1][0]) if len(flow.sent) > before else None
-        return None if self.last is None else self.last.status
+        last: Any = parse_message(flow.sent[-1][0]) if len(flow.sent) > before else None
+        self.last = last
+        return None if last is None else int(last.status)
 
     def statuses(self, number: int, *arguments: Any, **fields: Any) -> set[int | None]:
         return {self.send(*arguments, **fields) for _ in range(number)}
@@ -361,8 +363,9 @@ def test_overload_is_not_measured() -> None:
 def log() -> Any:
     """Returns what was logged so far at level warn or above, without failures."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    events_observer = log_observer(events.append)
+    globalLogPublisher.addObserver(events_observer)
     yield lambda: [
         event["log_format"].format(**event) for event in events if event["log_level"].name in ("warn", "error")
     ]
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(events_observer)

@@ -27,7 +27,7 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     connectProtocol,
 )
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
@@ -101,6 +101,8 @@ def read_response(data: bytes) -> Response:
 class DatagramClient(DatagramProtocol):
     """A UDP client; `messages` has the responses in order."""
 
+    transport: IUDPTransport
+
     def __init__(self, server: Address) -> None:
         self.server = server
         self.messages: DeferredQueue[Response] = DeferredQueue()
@@ -111,8 +113,7 @@ class DatagramClient(DatagramProtocol):
         self.messages.put(read_response(data))
 
     def send(self, data: bytes | Request) -> None:
-        assert self.transport is not None
-        self.transport.write(data if isinstance(data, bytes) else data.to_bytes(), tuple(self.server))
+        self.transport.write(data if isinstance(data, bytes) else data.to_bytes(), (self.server.host, self.server.port))
 
     async def ask(self, data: bytes | Request) -> Response:
         """Send, and return the next response."""
@@ -122,6 +123,8 @@ class DatagramClient(DatagramProtocol):
 
 class StreamClient(Protocol):
     """A TCP client; `messages` has the responses in order, `octets` all that came."""
+
+    transport: Any
 
     def __init__(self) -> None:
         self.messages: DeferredQueue[Response] = DeferredQueue()
@@ -472,7 +475,7 @@ async def test_when_listening() -> None:
     assert [await waiter for waiter in (*before, after)] == [service.listening] * 3
     assert len(service.listening) == 2
     await service.stopService()
-    assert service.listening == ()
+    assert not service.listening
     assert not service.when_listening().called
 
 
@@ -650,7 +653,7 @@ class RecordingService(Service):
 
 
 def with_services(failing: str = "") -> tuple[RecordingTransactionUser, list[str]]:
-    user = answering()
+    user: Any = answering()
     calls: list[str] = []
     user.services = (RecordingService("a", calls), RecordingService("b", calls, failing))
     return user, calls
@@ -970,7 +973,7 @@ def test_counters_are_read_only() -> None:
     service = SIPService(Clock(), answering())
     assert set(service.counters.values()) == {0}
     with pytest.raises(TypeError):
-        service.counters["connections"] = 1
+        service.counters["connections"] = 1  # type: ignore[index]  # what is tested
 
 
 def test_bad_listen_text() -> None:
@@ -983,7 +986,7 @@ def test_clock_is_handed_on() -> None:
     """A transaction user that wants a clock is given the service's."""
     clock = Clock()
     given: list[object] = []
-    user = answering()
+    user: Any = answering()
     user.use_clock = given.append
     SIPService(clock, user)
     assert given == [clock]
@@ -1174,7 +1177,7 @@ def test_slow_store() -> None:
         def stopService(self) -> Deferred[None]:
             return written
 
-    user = answering()
+    user: Any = answering()
     user.services = (SlowStore(),)
     service = SIPService(Clock(), user)
     service.startService()
@@ -1432,19 +1435,19 @@ class Closed(Service):
 
     description = "closed"
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         setattr(self, name, self.fail)
 
-    def fail(self):
+    def fail(self) -> None:
         raise RuntimeError("cannot\nopen")
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Request) -> Any:
         return None
 
 
 @pytest.mark.parametrize("name", ["privilegedStartService", "startService"])
 @pytest.mark.parametrize("is_guarded", [True, False])
-def test_location_service_that_cannot_be_started(name, is_guarded):
+def test_location_service_that_cannot_be_started(name: str, is_guarded: bool) -> None:
     """A location service that cannot be started is a StartError of one line that names it and the option."""
     clock = Clock()
     location = guarded(Closed(name), clock) if is_guarded else Closed(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, eventAsJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import StartError
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.supervisor import Supervisor
@@ -131,7 +132,7 @@ def started(supervisor: Supervisor, reactor: Reactor) -> Supervisor:
 
 
 @pytest.fixture
-def killed(monkeypatch) -> list[tuple[int, int]]:
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """What was killed, and by which signal."""
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr("os.kill", lambda pid, number: calls.append((pid, number)))
@@ -139,14 +140,15 @@ def killed(monkeypatch) -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def events():
+def events() -> Iterator[Any]:
     logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
+    logged_observer = log_observer(logged.append)
+    globalLogPublisher.addObserver(logged_observer)
     yield logged
-    globalLogPublisher.removeObserver(logged.append)
+    globalLogPublisher.removeObserver(logged_observer)
 
 
-def test_assignment(started, reactor):
+def test_assignment(started: Any, reactor: Any) -> None:
     """Each worker is told the command line as it was given, the shared key, and its own sockets, none of it in `ps`."""
     for number, child in enumerate(reactor.children):
         assert child.arguments[-1] == f"worker {number + 1}"
@@ -159,7 +161,7 @@ def test_assignment(started, reactor):
         assert KEY.hex() not in " ".join(child.arguments)
 
 
-def test_start_waits(supervisor, reactor, sockets):
+def test_start_waits(supervisor: Any, reactor: Any, sockets: Any) -> None:
     """`startService` returns when every worker serves, as nobody else could tell a daemon's parent."""
     listening = supervisor.when_listening()
     turns = iter([lambda: None, lambda: reactor.children[1].report("listening"), reactor.serve])
@@ -184,7 +186,7 @@ def test_start_waits(supervisor, reactor, sockets):
     ],
     ids=["fault", "end", "signal", "crash", "silence"],
 )
-def test_start_fault(supervisor, reactor, sockets, killed, happens, said):
+def test_start_fault(supervisor: Any, reactor: Any, sockets: Any, killed: Any, happens: Any, said: str) -> None:
     """A worker that cannot start is the fault of the start, in one line; the others are ended, the sockets closed."""
     reactor.turn = lambda: happens(reactor.children[1])
     with pytest.raises(StartError, match=said):
@@ -195,7 +197,7 @@ def test_start_fault(supervisor, reactor, sockets, killed, happens, said):
     assert reactor.getDelayedCalls() == []
 
 
-def test_no_python(supervisor, reactor, sockets):
+def test_no_python(supervisor: Any, reactor: Any, sockets: Any) -> None:
     """Where no process can be started at all, after --chroot say, the fault names the program."""
     reactor.refusal = FileNotFoundError(2, "No such file or directory")
     with pytest.raises(StartError, match=r"worker 1: cannot start .*python.*: No such file or directory"):
@@ -204,7 +206,7 @@ def test_no_python(supervisor, reactor, sockets):
     assert reactor.getDelayedCalls() == []
 
 
-def test_fault_in_a_running_reactor(supervisor, reactor):
+def test_fault_in_a_running_reactor(supervisor: Any, reactor: Any) -> None:
     """In a reactor that runs already, starting waits for nothing, and `when_listening` tells of the fault."""
     reactor.running = True
     supervisor.startService()
@@ -215,7 +217,7 @@ def test_fault_in_a_running_reactor(supervisor, reactor):
     assert str(faults[0].value) == "worker 1: wrong"
 
 
-def test_replaced(started, reactor, events):
+def test_replaced(started: Any, reactor: Any, events: Any) -> None:
     """A worker that ends is replaced at once, by one with the same number and sockets; it is logged and counted."""
     reactor.children[0].end(by=9)
     reactor.advance(0)
@@ -232,7 +234,7 @@ def test_replaced(started, reactor, events):
     ]
 
 
-def test_growing_delay(started, reactor):
+def test_growing_delay(started: Any, reactor: Any) -> None:
     """One that keeps ending is replaced ever later, until one has lasted."""
     delays = []
     for _ in range(8):
@@ -246,7 +248,7 @@ def test_growing_delay(started, reactor):
     assert reactor.getDelayedCalls()[0].getTime() == reactor.seconds()
 
 
-def test_replacement_that_hangs(started, reactor, killed):
+def test_replacement_that_hangs(started: Any, reactor: Any, killed: Any) -> None:
     """A replacement that does not come to serve in 30 s is killed, and replaced in turn."""
     reactor.children[0].end(by=9)
     reactor.advance(0)
@@ -257,7 +259,7 @@ def test_replacement_that_hangs(started, reactor, killed):
     assert len(reactor.children) == 4
 
 
-def test_output_held_by_another(started, reactor):
+def test_output_held_by_another(started: Any, reactor: Any) -> None:
     """A worker that ended is replaced though another process still has its output, and says nothing by that."""
     reactor.children[0].exit(1)
     reactor.advance(0)
@@ -270,7 +272,7 @@ def test_output_held_by_another(started, reactor):
     assert started.counters == {"workers_serving": 2, "workers_lost": 1}
 
 
-def test_stop_together(started, reactor, sockets):
+def test_stop_together(started: Any, reactor: Any, sockets: Any) -> None:
     """No worker stops before all have done what they owe: until then each refuses new requests with 503."""
     stopped = started.stopService()
     one, two = reactor.children
@@ -288,7 +290,7 @@ def test_stop_together(started, reactor, sockets):
     assert started.counters["workers_lost"] == 0
 
 
-def test_stop_with_one_gone(started, reactor, sockets):
+def test_stop_with_one_gone(started: Any, reactor: Any, sockets: Any) -> None:
     """A worker that is being replaced is not waited for when the service stops, nor started any more."""
     for _ in range(2):
         reactor.children[-1].end(1)
@@ -302,7 +304,7 @@ def test_stop_with_one_gone(started, reactor, sockets):
     assert len(reactor.children) == 3
 
 
-def test_stop_is_bounded(started, reactor, killed):
+def test_stop_is_bounded(started: Any, reactor: Any, killed: Any) -> None:
     """What hangs is not waited for: after 6 s workers are told to stop, 10 s later they are killed."""
     stopped = started.stopService()
     reactor.advance(6)
@@ -315,7 +317,7 @@ def test_stop_is_bounded(started, reactor, killed):
     assert reactor.getDelayedCalls() == []
 
 
-def test_hasten(started, reactor):
+def test_hasten(started: Any, reactor: Any) -> None:
     """A hastened stop is every worker's; before a stop there is nothing to hasten."""
     started.hasten_stop()
     assert reactor.children[0].words == []
@@ -326,13 +328,13 @@ def test_hasten(started, reactor):
         child.end()
 
 
-def test_reload(started, reactor):
+def test_reload(started: Any, reactor: Any) -> None:
     """What is to be read again every worker reads again."""
     started.reload()
     assert [child.words for child in reactor.children] == [["reload"], ["reload"]]
 
 
-def test_counters(started, reactor):
+def test_counters(started: Any, reactor: Any) -> None:
     """Each worker's own counters are there under its number, the latest that it told; those of the dead are gone."""
     reactor.children[0].report('counters {"connections": 1}')
     reactor.children[0].report('counters {"connections": 2}')
@@ -344,7 +346,7 @@ def test_counters(started, reactor):
     assert "worker_2_connections" not in started.counters
 
 
-def test_log(started, reactor, events):
+def test_log(started: Any, reactor: Any, events: Any) -> None:
     """A log event of a worker keeps its level, its time and its text, and says whose it is."""
     event = {"log_format": "{what} went", "what": object(), "log_level": LogLevel.warn, "log_time": 12.5}
     line = f"log {eventAsJSON({**event, 'log_namespace': 'some.where'})}\n".encode()
@@ -359,7 +361,7 @@ def test_log(started, reactor, events):
     assert events[-1]["line"] == "\\xff past it"
 
 
-def test_endless_line(started, reactor):
+def test_endless_line(started: Any, reactor: Any) -> None:
     """A line without an end is not kept without an end."""
     protocol = reactor.children[0].protocol
     for _ in range(40):

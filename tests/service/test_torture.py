@@ -11,7 +11,9 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from twisted_sipuas import MemoryBindingStore, Registrar, Response, SIPDatagramProtocol, SIPService, UserAgentServer
+from twisted_sipuas.interfaces import IServerTransaction
 from twisted_sipuas.syntax.headers import Headers
+from twisted_sipuas.syntax.message import Request
 
 DATA = Path(__file__).parents[1] / "data" / "torture"
 MESSAGES = [
@@ -26,10 +28,10 @@ class Endpoint(UserAgentServer):
 
     accept = {"INVITE": ("application/sdp",), "MESSAGE": ("text/plain",)}
 
-    def handle_INVITE(self, request: Any, transaction: Any) -> Response:
+    def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> Response:
         return request.response(480)
 
-    def handle_MESSAGE(self, request: Any, transaction: Any) -> Response:
+    def handle_MESSAGE(self, request: Request, transaction: IServerTransaction) -> Response:
         return request.response(202)
 
 

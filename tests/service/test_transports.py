@@ -56,7 +56,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def connect(server: Address) -> socket.socket:
-    return socket.create_connection(tuple(server), 5)
+    return socket.create_connection((server.host, server.port), 5)
 
 
 def reset(connection: socket.socket) -> None:
@@ -79,7 +79,7 @@ def read_response(connection: socket.socket) -> Response:
 def invite_of(user: RecordingTransactionUser) -> tuple[Request, IServerTransaction]:
     _, request, transaction = user.calls[0]
     assert isinstance(request, Request)
-    return request, transaction  # type: ignore[return-value]
+    return request, transaction
 
 
 def reason_of(user: RecordingTransactionUser) -> object:
@@ -294,7 +294,7 @@ async def test_max_connections_per_source() -> None:
             with connect(server) as first, connect(server) as second:
                 with pytest.raises(ConnectionResetError), connect(server) as third:  # it may be, before connect returns
                     third.recv(1)
-                with socket.create_connection(tuple(server), 5, ("127.0.0.2", 0)) as other:
+                with socket.create_connection((server.host, server.port), 5, ("127.0.0.2", 0)) as other:
                     for connection in (first, second, other):
                         connection.sendall(make_request("OPTIONS", transport="TCP").to_bytes())
                         assert read_response(connection).status == 200

@@ -26,6 +26,8 @@ from twisted_sipuas.syntax.parsing import answerable_part, parse_message
 from twisted_sipuas.syntax.uri import address_of_record, parse_uri, unescape
 from twisted_sipuas.syntax.values import HeaderValue
 
+pytestmark = pytest.mark.no_cover  # the time that is measured is to be that of the parser
+
 SMALL, LARGE = 16 * 1024, 64 * 1024
 FACTOR = 8
 """How many times as long the larger input may take: it is 4 for linear time and 16 for quadratic time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ START_LINE = "INVITE sip:bob@biloxi.example.com SIP/2.0"
 STATUS_LINE = "SIP/2.0 200 OK"
 
 
-def octets(*more: str, start: str = START_LINE, body: bytes = b"", without: str = "", **changed: str) -> bytes:
+def octets(*more: str, start: str = START_LINE, body: bytes = b"", without: str = "", **changed: Any) -> bytes:
     """Return a message: the five mandatory rows, some *changed* or left out, and *more* lines at the end."""
     rows = {**ROWS, **{name.replace("_", "-"): value for name, value in changed.items()}}
     rows.pop(without, None)
@@ -266,7 +267,7 @@ def test_mandatory_header_field_is_missing(name: str) -> None:
 @pytest.mark.parametrize("name", ["Via", "To", "Call-ID", "CSeq"])
 def test_mandatory_header_field_is_empty(name: str) -> None:
     """An empty value is as good as none (8.1.1)."""
-    error = fault(octets(**{name.replace("-", "_"): ""}))
+    error = fault(octets(**dict[str, Any]({name.replace("-", "_"): ""})))
     assert error.status == 400
     assert name in error.reason
 
@@ -321,7 +322,7 @@ def test_reason_names_a_field_that_is_read_late(name: str) -> None:
     ],
     ids=str,
 )
-def test_reason_names_the_field_and_quotes_nothing(changed: dict[str, str]) -> None:
+def test_reason_names_the_field_and_quotes_nothing(changed: dict[str, Any]) -> None:
     """The reason phrase of a 400 names the field and has no octet of the peer's in it (21.4.1)."""
     [(name, value)] = changed.items()
     error = fault(octets(**changed))
@@ -847,7 +848,7 @@ def test_compact_names_out() -> None:
 
 
 @pytest.mark.parametrize("given", [{"to_tag": "x\r\nEvil: 1"}, {"server": "x\r\nEvil: 1"}, {"server": "x\0"}])
-def test_what_is_added_on_the_way_out_stays_in_its_line(given: dict[str, str]) -> None:
+def test_what_is_added_on_the_way_out_stays_in_its_line(given: dict[str, Any]) -> None:
     """Neither the To tag nor the Server header field can begin a line of its own (7.3.1)."""
     with pytest.raises(ValueError, match="must not contain CR, LF or NUL"):
         request(octets()).response(200).to_bytes(**given)

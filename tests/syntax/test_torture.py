@@ -63,7 +63,8 @@ UNKNOWN_SCHEMES = {"rfc4475-unkscm": "nobodyknowsthisscheme", "rfc4475-novelsc":
 
 def octets(name: str) -> bytes:
     """Return the message of this name as it is on the wire."""
-    return (DIRECTORY / MESSAGES[name]["file"]).read_bytes()
+    result: bytes = (DIRECTORY / MESSAGES[name]["file"]).read_bytes()
+    return result
 
 
 def request(name: str) -> Request:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from twisted_sipuas import UserAgentServer
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import FakeClient, VirtualNetwork
 
 
 class Server(UserAgentServer):
     """Answers with what *statuses* say, one each time a method comes; None is never."""
 
-    def __init__(self, *statuses, **options):
+    def __init__(self, *statuses: Any, **options: Any) -> None:
         super().__init__(**options)
         self.statuses = iter(statuses)
-        self.acks = []
+        self.acks: list[Any] = []
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         status = next(self.statuses)
         return Deferred() if status is None else request.response(status)
 
     handle_INVITE = handle_INFO = handle_MESSAGE
 
-    def handle_ACK(self, ack, dialog):
+    def handle_ACK(self, ack: Any, dialog: Any) -> None:
         self.acks.append(ack)
 
 
-def called(*statuses, headers=(), **options):
+def called(*statuses: Any, headers: Any = (), **options: Any) -> Any:
     """Return the INVITE of a client of a server that answers with *statuses*."""
     network = VirtualNetwork()
     return network.client(network.serve(Server(*statuses)), **options).send("INVITE", headers=headers)
@@ -39,7 +42,7 @@ def sending_times(client: FakeClient) -> list[float]:
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_ack_for_a_refusal(transport):
+def test_ack_for_a_refusal(transport: Any) -> None:
     """It is of the INVITE's transaction: Via, Request-URI, From, Call-ID and number are the same, To has the tag."""
     call = called(486, transport=transport, headers=(("Route", "<sip:proxy.example.com;lr>"),))
     call.ack()
@@ -54,7 +57,7 @@ def test_ack_for_a_refusal(transport):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_ack_for_an_acceptance(transport):
+def test_ack_for_an_acceptance(transport: Any) -> None:
     """It is a request of its own, to the Contact of the 2xx by the route in reverse, with the INVITE's number."""
     routes = [("Record-Route", f"<sip:p{number}.example.com;lr>") for number in (1, 2)]
     call = called(200, transport=transport, headers=tuple(routes))
@@ -70,7 +73,7 @@ def test_ack_for_an_acceptance(transport):
     assert call.statuses == [200]
 
 
-def test_within_the_dialog():
+def test_within_the_dialog() -> None:
     """Tags and Call-ID are those of the dialog, the number is the next, the Contact the Request-URI (12.2.1.1)."""
     call = called(200, 200, acknowledges=True)
     info = call.send("INFO")
@@ -83,7 +86,7 @@ def test_within_the_dialog():
     assert call.send("BYE").status == 481
 
 
-def test_cancel():
+def test_cancel() -> None:
     """It has Via, Request-URI, From, To, Call-ID and number of the INVITE, and is answered itself (9.1)."""
     call = called(None)
     cancel = call.cancel()
@@ -101,7 +104,7 @@ def test_cancel():
         ("MESSAGE", [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]),
     ],
 )
-def test_retransmission_to_nobody(method, times):
+def test_retransmission_to_nobody(method: str, times: Any) -> None:
     """Timer A doubles, E doubles up to T2, and 64*T1 end it (17.1.1.2, 17.1.2.2)."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server()).address._replace(port=5070), retransmits=True)
@@ -118,7 +121,7 @@ def test_retransmission_to_nobody(method, times):
     ("method", "times"),
     [("INVITE", [0]), ("MESSAGE", [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5])],
 )
-def test_retransmission_in_proceeding(method, times):
+def test_retransmission_in_proceeding(method: str, times: Any) -> None:
     """A provisional response ends it for an INVITE, and slows it down to T2 for others (17.1.1.2, 17.1.2.2)."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(None)), retransmits=True)
@@ -128,7 +131,7 @@ def test_retransmission_in_proceeding(method, times):
     assert sending_times(client) == times
 
 
-def test_retransmission_in_proceeding_is_at_t2():
+def test_retransmission_in_proceeding_is_at_t2() -> None:
     """What is in Proceeding early is sent again after T2, not after the doubled interval (17.1.2.2)."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(None)), retransmits=True)
@@ -140,7 +143,7 @@ def test_retransmission_in_proceeding_is_at_t2():
 
 
 @pytest.mark.parametrize("options", [{"transport": "TCP", "retransmits": True}, {}])
-def test_no_retransmission(options):
+def test_no_retransmission(options: Any) -> None:
     """Nothing is sent again on a connection, nor by a client that was not told to."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(None)), **options)
@@ -151,7 +154,7 @@ def test_no_retransmission(options):
 
 
 @pytest.mark.parametrize("status", [200, 486])
-def test_acknowledges(status):
+def test_acknowledges(status: int) -> None:
     """Each time a final response comes its ACK goes, also for one that was resent as the ACK was lost (17.1.1.2)."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(status)), acknowledges=True)
@@ -163,7 +166,7 @@ def test_acknowledges(status):
     assert [sent.request.method for sent in client.sent] == ["INVITE", "ACK", "ACK"]
 
 
-def test_fields():
+def test_fields() -> None:
     """What every request is to have is said once; what one is to have, with it."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(200)), uri="sip:carol@example.com", headers=(("X-Every", "1"),))
@@ -172,7 +175,7 @@ def test_fields():
     assert (request.uri_text, request.body, request.from_.tag) == ("sip:carol@example.com", b"hello", "t")
 
 
-def test_misuse():
+def test_misuse() -> None:
     """What cannot be meant is refused, and what is missing shows what was exchanged."""
     call = called(None)
     with pytest.raises(AssertionError, match=r"no response to INVITE:\n.*INVITE sip:bob"):
@@ -188,7 +191,7 @@ def test_misuse():
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_no_sip_from_the_server(transport):
+def test_no_sip_from_the_server(transport: Any) -> None:
     """What the server sends has to be SIP; else the test that receives it fails."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(200)), transport=transport)
@@ -198,7 +201,7 @@ def test_no_sip_from_the_server(transport):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_octets(transport):
+def test_octets(transport: Any) -> None:
     """A client may send what is no SIP at all."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server(200)), transport=transport)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from twisted_sipuas import TransportLimits, UserAgentServer
 from twisted_sipuas.interfaces import Address
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import VirtualClock, VirtualNetwork, make_request
 from twisted_sipuas.testing.ladder import Ladder, Passed
 
@@ -14,23 +17,24 @@ from twisted_sipuas.testing.ladder import Ladder, Passed
 class Server(UserAgentServer):
     """Takes calls and messages, and keeps what it saw."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.seen = []
-        self.dialogs = []
+        self.seen: list[Any] = []
+        self.dialogs: list[Any] = []
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Any, transaction: Any) -> Any:
+        assert self.clock is not None
         self.seen.append((self.clock.seconds(), request.body))
         return request.response(200)
 
-    def handle_INVITE(self, request, transaction):
+    def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         return request.response(200)
 
-    def handle_ACK(self, ack, dialog):
+    def handle_ACK(self, ack: Any, dialog: Any) -> None:
         self.dialogs.append(dialog)
 
 
-def exchange(messages=20, transport="UDP", **conditions):
+def exchange(messages: Any = 20, transport: Any = "UDP", **conditions: Any) -> Any:
     """Send *messages* a second apart over a network under *conditions*; returns it and what the server saw."""
     network = VirtualNetwork(**conditions)
     server = Server()
@@ -41,7 +45,7 @@ def exchange(messages=20, transport="UDP", **conditions):
     return network, server.seen
 
 
-def test_every_timer_at_its_own_time():
+def test_every_timer_at_its_own_time() -> None:
     """However far the clock is advanced, what is due happens in its order, and sees its own time."""
     clock, seen = VirtualClock(), []
     clock.callLater(2, lambda: seen.append(clock.seconds()))
@@ -51,9 +55,10 @@ def test_every_timer_at_its_own_time():
     assert clock.seconds() == 10
 
 
-def test_rounding():
+def test_rounding() -> None:
     """What a sum of seconds says is due is due, though floats make a little more of it."""
-    clock, seen = VirtualClock(), []
+    clock = VirtualClock()
+    seen: list[Any] = []
     clock.advance(1.1)
     clock.callLater(0.1, lambda: clock.callLater(0.1, seen.append, "due"))
     clock.advance(0.2)
@@ -62,7 +67,7 @@ def test_rounding():
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_nothing_takes_time_unless_told(transport):
+def test_nothing_takes_time_unless_told(transport: Any) -> None:
     """Without latency the answer is there at once, though nobody is called by what it called."""
     network = VirtualNetwork()
     client = network.client(network.serve(Server()), transport=transport)
@@ -71,12 +76,12 @@ def test_nothing_takes_time_unless_told(transport):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_nobody_is_called_by_what_it_calls(transport):
+def test_nobody_is_called_by_what_it_calls(transport: Any) -> None:
     """What a server sends as a test has it do so arrives when it is done: an ACK cannot come before its 200 is sent."""
 
     class Waiting(Server):
-        def handle_INVITE(self, request, transaction):
-            self.answered = Deferred()
+        def handle_INVITE(self, request: Request, transaction: Any) -> Any:
+            self.answered: Deferred[Any] = Deferred()
             return self.answered.addCallback(lambda _: request.response(200))
 
     server = Waiting()
@@ -91,7 +96,7 @@ def test_nobody_is_called_by_what_it_calls(transport):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_latency(transport):
+def test_latency(transport: Any) -> None:
     """A message takes as long as the network says, and its answer again."""
     network = VirtualNetwork(latency=0.1)
     server = Server()
@@ -102,7 +107,7 @@ def test_latency(transport):
     assert message.status == 200
 
 
-def test_seed():
+def test_seed() -> None:
     """One seed is one course of things, to the message; another is another."""
     conditions = {"latency": 0.02, "jitter": 0.1, "loss": 0.3, "duplication": 0.2}
     first, again, other = (str(exchange(seed=seed, **conditions)[0].ladder) for seed in (1, 1, 2))
@@ -110,7 +115,7 @@ def test_seed():
     assert first != other
 
 
-def test_loss():
+def test_loss() -> None:
     """What is lost is sent again by Timer E, and the handler sees it once (17.1.2.2, 17.2.2)."""
     network, seen = exchange(loss=0.3, seed=3)
     assert {body for _, body in seen} == {b"%d" % number for number in range(20)}
@@ -118,21 +123,21 @@ def test_loss():
     assert 10 < sum(passed.note == "lost" for passed in network.ladder) < 60
 
 
-def test_duplication():
+def test_duplication() -> None:
     """What arrives twice is one request to the handler (17.2.3)."""
     network, seen = exchange(duplication=1.0)
     assert len(seen) == 20
     assert {passed.note for passed in network.ladder} == {"twice"}
 
 
-def test_reordering():
+def test_reordering() -> None:
     """With jitter datagrams overtake each other; what a connection carries does not."""
     numbers = [int(body) for _, body in exchange(jitter=0.1, seed=1)[1]]
     assert sorted(numbers) == list(range(20)) != numbers
     assert [int(body) for _, body in exchange(transport="TCP", jitter=0.1, seed=1)[1]] == list(range(20))
 
 
-def test_connections_lose_nothing():
+def test_connections_lose_nothing() -> None:
     """Loss and duplication are for datagrams."""
     network, seen = exchange(transport="TCP", loss=0.9, duplication=0.9)
     assert len(seen) == 20
@@ -149,7 +154,7 @@ def test_connections_lose_nothing():
         ("INVITE", 1, ["", ""]),
     ],
 )
-def test_lose(what, times, notes):
+def test_lose(what: Any, times: Any, notes: Any) -> None:
     """Single messages can be picked: by method, by status, or by whatever they are."""
     network = VirtualNetwork()
     network.lose(what, times)
@@ -159,7 +164,7 @@ def test_lose(what, times, notes):
     assert [passed.note for passed in network.ladder] == notes
 
 
-def test_many_messages_at_once():
+def test_many_messages_at_once() -> None:
     """What comes while a server has paused reading, to give others their turn, is read afterwards, in order (18.3)."""
     network = VirtualNetwork()
     client = network.client(Server(), transport="TCP")
@@ -172,7 +177,7 @@ def test_many_messages_at_once():
     assert numbers == 2 * [f"{number + 1} MESSAGE" for number in range(100)]
 
 
-def test_connection_that_the_server_refuses():
+def test_connection_that_the_server_refuses() -> None:
     """A server with as many connections as it may have lets go of the next, and its counter says so."""
     network = VirtualNetwork()
     server = network.serve(Server(), limits=TransportLimits(max_connections=1))
@@ -184,7 +189,7 @@ def test_connection_that_the_server_refuses():
     assert second.send("MESSAGE").status == 200
 
 
-def test_nobody_there():
+def test_nobody_there() -> None:
     """A datagram to nobody is lost, and a connection refused."""
     network = VirtualNetwork()
     server = network.serve(Server())
@@ -195,7 +200,7 @@ def test_nobody_there():
         network.client(client.server, transport="TCP").send("MESSAGE")
 
 
-def test_address_in_use():
+def test_address_in_use() -> None:
     """Two on one address are a mistake of the test."""
     network = VirtualNetwork()
     network.serve(Server())
@@ -211,9 +216,7 @@ def test_next_address():
     server = network.client(Server(), host="192.0.2.1").server
     network.client(server, host="192.0.2.2")
     assert network.client(server).address.host == "192.0.2.3"
-
-
-def test_ipv6():
+def test_ipv6() -> None:
     """Addresses may be those of IPv6."""
     network = VirtualNetwork()
     server = network.serve(Server(), host="2001:db8::1")
@@ -223,7 +226,7 @@ def test_ipv6():
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_request_of_the_server(transport):
+def test_request_of_the_server(transport: Any) -> None:
     """BYE comes the way that the call came, and is answered on it (12.2.1.1)."""
     network = VirtualNetwork()
     server = Server()
@@ -235,7 +238,7 @@ def test_request_of_the_server(transport):
     assert ended.called
 
 
-def test_request_of_the_server_by_a_new_connection():
+def test_request_of_the_server_by_a_new_connection() -> None:
     """Is the caller's connection gone, the server opens one to where the caller listens (18.1.1)."""
     network = VirtualNetwork()
     server = Server()
@@ -249,7 +252,7 @@ def test_request_of_the_server_by_a_new_connection():
     assert network.ladder.latest.source == client.address
 
 
-def test_connection_of_the_server_is_refused():
+def test_connection_of_the_server_is_refused() -> None:
     """Where nobody listens, the server's connection is refused, and it gives up."""
     network = VirtualNetwork()
     server = Server()
@@ -262,7 +265,7 @@ def test_connection_of_the_server_is_refused():
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_stop(transport):
+def test_stop(transport: Any) -> None:
     """Servers stop as a service does: what is owed is finished, connections close, and no timer is left."""
     network = VirtualNetwork()
     server = network.serve(Server())
@@ -278,18 +281,18 @@ def test_stop(transport):
     assert server.service.counters["connections"] == 0
 
 
-def test_options_of_the_service():
+def test_options_of_the_service() -> None:
     """A server is told what a service is told, and its counters tell of its connections."""
     network = VirtualNetwork()
     server = network.serve(Server(), advertise="sip.example.com:5070", server_header="mine")
     for transport in ("UDP", "TCP"):
         response = network.client(server, transport=transport).send("INVITE").response
-        assert response.headers.get("Contact").startswith("<sip:bob@sip.example.com:5070")
+        assert str(response.headers.get("Contact")).startswith("<sip:bob@sip.example.com:5070")
         assert response.headers.get("Server") == "mine"
     assert server.service.counters["connections"] == 1
 
 
-def test_ladder_is_bounded():
+def test_ladder_is_bounded() -> None:
     """Of what was sent the latest is kept, however long a test runs."""
     ladder = Ladder(kept=3)
     assert str(ladder) == "no message at all"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run_pytest(tmp_path):
+def run_pytest(tmp_path: Path) -> Any:
     """Return what runs a test file in a pytest of its own, with the plugins that its *options* name alone."""
 
     def run(text: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +53,7 @@ async def test_in_the_reactor(sip_server):
 """
 
 
-def test_who_does_not_ask(run_pytest):
+def test_who_does_not_ask(run_pytest: Any) -> None:
     """In the run of others neither this package nor Twisted is imported, and so no reactor is installed."""
     result = run_pytest(
         "import sys\ndef test_it():\n"
@@ -62,7 +63,7 @@ def test_who_does_not_ask(run_pytest):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_fixture(run_pytest):
+def test_fixture(run_pytest: Any) -> None:
     """The fixture is a server that is listening; it installs no reactor either."""
     result = run_pytest(
         ASKS + "\n\ndef test_no_reactor():\n    import sys\n    assert 'twisted.internet.reactor' not in sys.modules\n"
@@ -71,13 +72,13 @@ def test_fixture(run_pytest):
 
 
 @pytest.mark.parametrize("kind", ["default", "asyncio"])
-def test_beside_pytest_twisted(run_pytest, kind):
+def test_beside_pytest_twisted(run_pytest: Any, kind: Any) -> None:
     """Beside pytest-twisted, whose tests run in a reactor, a test may block and wait for the server."""
     result = run_pytest(ASKS + IN_THE_REACTOR, "-p", "pytest_twisted", "--reactor", kind)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_what_was_not_expected(run_pytest):
+def test_what_was_not_expected(run_pytest: Any) -> None:
     """A request that the test does not expect fails it, when it is over."""
     result = run_pytest(ASKS.replace('sip_server.expect("MESSAGE").answer(200)', "import time; time.sleep(0.1)"))
     assert result.returncode == 1

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_sipuas import UserAgentServer
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import VirtualNetwork, answer, do, expect, nothing, resend, scenario, send, step
 
 
 class Phone(UserAgentServer):
     """Rings until `take` is called, or takes the call at once if that was before; ends its call when told to."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.answered = Deferred()
-        self.dialog = None
+        self.answered: Deferred[Any] = Deferred()
+        self.dialog: Any = None
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(200, headers=[("X", "1"), ("X", "2")])
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(180))
         await self.answered
         self.answered = Deferred()
         return request.response(200)
 
-    def handle_ACK(self, ack, dialog):
+    def handle_ACK(self, ack: Any, dialog: Any) -> None:
         self.dialog = dialog
 
-    def take(self):
+    def take(self) -> None:
         self.answered.callback(None)
 
-    def end(self):
+    def end(self) -> None:
         self.dialog.end()
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_call(transport):
+def test_call(transport: Any) -> None:
     """A call from INVITE to BYE: ACK and BYE are within the dialog, the next INVITE is another call."""
     phone = Phone()
     scenario(
@@ -62,7 +65,7 @@ def test_call(transport):
     )
 
 
-def test_request_of_the_server():
+def test_request_of_the_server() -> None:
     """Bob hangs up: what the server asks is expected by its method, and answered."""
     phone = Phone()
     phone.take()
@@ -81,7 +84,7 @@ def test_request_of_the_server():
     assert phone.counters["dialogs"] == 0
 
 
-def test_cancel():
+def test_cancel() -> None:
     """CANCEL is that of the INVITE, and so is the ACK for the 487."""
     scenario(
         Phone(),
@@ -90,12 +93,12 @@ def test_cancel():
     )
 
 
-def test_resend():
+def test_resend() -> None:
     """The latest request is sent again, as it was."""
     scenario(Phone(), send("MESSAGE"), expect(200), resend(), expect(200))
 
 
-def test_client_of_a_network():
+def test_client_of_a_network() -> None:
     """A client of one's own network plays as well, on from where it is."""
     network = VirtualNetwork(latency=0.1)
     client = network.client(network.serve(Phone()))
@@ -132,7 +135,7 @@ def test_client_of_a_network():
         ([resend()], "nothing was sent that could be sent again"),
     ],
 )
-def test_failure(steps, expected):
+def test_failure(steps: Any, expected: Any) -> None:
     """What fails says what was expected and what came, at which step, and what was exchanged."""
     with pytest.raises(AssertionError) as failure:
         scenario(Phone(), "Alice calls.", *steps)
@@ -143,12 +146,12 @@ def test_failure(steps, expected):
     assert exchanged.startswith("what was exchanged:\n  ")
 
 
-def test_header_fields():
+def test_header_fields() -> None:
     """A header field is compared as a whole, or with one of its rows."""
     scenario(Phone(), send("MESSAGE"), expect(200, X="2"), send("MESSAGE"), expect(200, X="1, 2"))
 
 
-def test_other_exceptions_are_not_touched():
+def test_other_exceptions_are_not_touched() -> None:
     """What a function of the test raises is what the test sees."""
     with pytest.raises(ZeroDivisionError):
         scenario(Phone(), do(lambda: 1 // 0))
@@ -157,6 +160,6 @@ def test_other_exceptions_are_not_touched():
 class TrialTests(SynchronousTestCase):
     """Trial runs it as well."""
 
-    def test_message(self):
+    def test_message(self) -> None:
         """A scenario in a test case of trial."""
         scenario(Phone(), send("MESSAGE"), expect(200))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -38,7 +40,7 @@ from twisted_sipuas.testing import (
 class Client:
     """A client with a real socket, which blocks."""
 
-    def __init__(self, server, transport="UDP"):
+    def __init__(self, server: Any, transport: str = "UDP") -> None:
         self.transport = transport
         kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
         self.socket = socket.socket(socket.AF_INET6 if ":" in server.address.host else socket.AF_INET, kind)
@@ -47,13 +49,13 @@ class Client:
         self._framer = StreamFramer()
         self._number = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.socket.close()
 
-    def send(self, method, **fields):
+    def send(self, method: str, **fields: Any) -> Any:
         """Send a request, and return it."""
         self._number += 1
         host, port = self.socket.getsockname()[:2]
@@ -71,20 +73,22 @@ class Client:
             self._framer.receive(self.socket.recv(65535))
         return parse_message(message)
 
-    def ask(self, method, **fields):
+    def ask(self, method: str, **fields: Any) -> Any:
         """Send a request, and return the status of the next response."""
         self.send(method, **fields)
-        return self.receive().status
+        response = self.receive()
+        assert isinstance(response, Response)
+        return response.status
 
 
-def use(act, *steps, **options):
+def use(act: Any, *steps: Any, **options: Any) -> None:
     """Do *act* with a server and a client of it."""
     with sip_server(*steps, **options) as server, Client(server) as client:
         act(server, client)
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_call(transport):
+def test_call(transport: Any) -> None:
     """A whole call, from INVITE to the BYE of the server, by the dialog's rules (12, 13, 15)."""
     with sip_server() as server, Client(server, transport) as client:
         client.send("INVITE", body=b"v=0\r\n")
@@ -110,7 +114,7 @@ def test_call(transport):
         assert server.expect_response(200, "BYE").status == 200
 
 
-def test_ipv6():
+def test_ipv6() -> None:
     """It may be at an address of IPv6."""
     with sip_server(host="::1") as server, Client(server) as client:
         assert server.uri == f"sip:[::1]:{server.address.port}"
@@ -119,7 +123,7 @@ def test_ipv6():
         assert client.receive().status == 202
 
 
-def test_two_servers():
+def test_two_servers() -> None:
     """There may be several, and one thread serves them all."""
     before = threading.active_count()
     with sip_server() as first, sip_server() as second:
@@ -130,14 +134,14 @@ def test_two_servers():
         assert threading.active_count() <= before + 1
 
 
-def test_port_in_use():
+def test_port_in_use() -> None:
     """A port that cannot be had is told of as the real server does."""
     with sip_server() as server, pytest.raises(StartError, match=r"Address .*in use"):
         use(None, port=server.address.port)
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_stopped(transport):
+def test_stopped(transport: Any) -> None:
     """When it is stopped its port is free, and its connections are closed."""
     with sip_server() as server:
         client = Client(server, transport)
@@ -154,10 +158,10 @@ def test_stopped(transport):
 # What is not expected
 
 
-def test_another_request():
+def test_another_request() -> None:
     """What comes instead is named, with where it came from and what was exchanged."""
 
-    def act(server, client):
+    def act(server: Any, client: Any) -> None:
         client.send("MESSAGE")
         server.expect("INVITE")
 
@@ -168,10 +172,10 @@ def test_another_request():
     assert exchanged.count("MESSAGE") == 1
 
 
-def test_header_field_that_is_not_so():
+def test_header_field_that_is_not_so() -> None:
     """A request without what it should say is as wrong as another one."""
 
-    def act(server, client):
+    def act(server: Any, client: Any) -> None:
         client.send("REGISTER")
         server.expect("REGISTER", Expires="60")
 
@@ -179,13 +183,13 @@ def test_header_field_that_is_not_so():
         use(act)
 
 
-def test_nothing_comes():
+def test_nothing_comes() -> None:
     """Silence is told of when time is up."""
     with sip_server() as server, pytest.raises(Unmet, match=r"expected INVITE within 0\.05 s, got nothing\n\n"):
         server.expect("INVITE", timeout=0.05)
 
 
-def test_no_sip():
+def test_no_sip() -> None:
     """What is no SIP message fails what is expected, and says what is wrong with it."""
     with sip_server() as server, Client(server) as client:
         client.socket.sendall(b"INVITE sip:bob@example.com SIP/2.0\r\n\r\n")
@@ -193,10 +197,10 @@ def test_no_sip():
             server.expect("INVITE")
 
 
-def test_left_over():
+def test_left_over() -> None:
     """Who says nothing of a request has not expected it: leaving fails."""
 
-    def act(server, client):
+    def act(server: Any, client: Any) -> None:
         client.send("MESSAGE")
         time.sleep(0.05)
 
@@ -204,10 +208,10 @@ def test_left_over():
         use(act)
 
 
-def test_failure_of_the_test_comes_first():
+def test_failure_of_the_test_comes_first() -> None:
     """Where the test has failed already, it is not told of what is left over."""
 
-    def act(server, client):
+    def act(server: Any, client: Any) -> None:
         client.send("MESSAGE")
         raise ZeroDivisionError
 
@@ -218,7 +222,7 @@ def test_failure_of_the_test_comes_first():
 # What is let pass
 
 
-def test_stray_where_another_is_expected():
+def test_stray_where_another_is_expected() -> None:
     """OPTIONS is answered by itself where something else is expected, before it or while it is waited for."""
     with sip_server() as server, Client(server) as client:
         client.send("OPTIONS")
@@ -231,7 +235,7 @@ def test_stray_where_another_is_expected():
         assert str(server.ladder).count("[a stray]") == 2
 
 
-def test_stray_that_is_expected():
+def test_stray_that_is_expected() -> None:
     """OPTIONS is the test's, if it is what the test expects."""
     with sip_server() as server, Client(server) as client:
         client.send("OPTIONS")
@@ -239,7 +243,7 @@ def test_stray_that_is_expected():
         assert client.receive().status == 503
 
 
-def test_stray_that_nobody_waits_for():
+def test_stray_that_nobody_waits_for() -> None:
     """Is nothing expected, OPTIONS is answered before its client would send it again (17.1.2.1)."""
     with sip_server() as server, Client(server) as client:
         started = time.monotonic()
@@ -248,14 +252,14 @@ def test_stray_that_nobody_waits_for():
         server.nothing()
 
 
-def test_stray_at_the_end():
+def test_stray_at_the_end() -> None:
     """OPTIONS that comes last fails nothing."""
     with sip_server() as server, Client(server) as client:
         client.send("OPTIONS")
         server.nothing(0.05)
 
 
-def test_which_are_strays():
+def test_which_are_strays() -> None:
     """Others may be strays, or none."""
     with sip_server(strays={"REGISTER": 403}) as server, Client(server) as client:
         assert client.ask("REGISTER") == 403
@@ -265,7 +269,7 @@ def test_which_are_strays():
             server.expect("INVITE")
 
 
-def test_ack_may_be_expected_or_not():
+def test_ack_may_be_expected_or_not() -> None:
     """An ACK that is not waited for is let pass (17.1.1.3)."""
     with sip_server() as server, Client(server) as client:
         for is_expected in (False, True):
@@ -280,7 +284,7 @@ def test_ack_may_be_expected_or_not():
 
 
 @pytest.mark.parametrize("is_expected", [False, True])
-def test_provisional_response_may_be_expected_or_not(is_expected):
+def test_provisional_response_may_be_expected_or_not(is_expected: bool) -> None:
     """Of a request of the server's own it is the final response that counts, unless the test says otherwise."""
     with sip_server() as server, Client(server) as client:
         client.send("INVITE")
@@ -293,7 +297,7 @@ def test_provisional_response_may_be_expected_or_not(is_expected):
         server.expect_response(481)
 
 
-def test_client_that_is_gone():
+def test_client_that_is_gone() -> None:
     """An answer to nobody is no failure of the test, and what was exchanged says that it was not sent."""
     with sip_server() as server:
         with Client(server, "TCP") as client:
@@ -306,7 +310,7 @@ def test_client_that_is_gone():
         assert "[not sent: the connection from 127.0.0.1" in str(server.ladder)
 
 
-def test_retransmission():
+def test_retransmission() -> None:
     """What comes again gets the latest answer again, and is not told of; without an answer, nothing (17.2)."""
     with sip_server() as server, Client(server) as client:
         invite = client.send("INVITE")
@@ -321,7 +325,7 @@ def test_retransmission():
 # Answers
 
 
-def test_register():
+def test_register() -> None:
     """The 200 to a REGISTER lists its contacts, with the time that each has (10.3)."""
     contacts = (("Contact", "<sip:a@192.0.2.1>, <sip:b@192.0.2.1>;expires=5"), ("Expires", "60"))
     with sip_server() as server, Client(server) as client:
@@ -341,7 +345,7 @@ def test_register():
         assert "Contact" not in client.receive().headers
 
 
-def test_octets():
+def test_octets() -> None:
     """A client can be shown what no server should send."""
     with sip_server() as server, Client(server) as client:
         client.send("INVITE")
@@ -352,7 +356,7 @@ def test_octets():
 # Steps
 
 
-def test_steps():
+def test_steps() -> None:
     """What is said before is done while the test does something else."""
     with sip_server(
         "A call that the server ends.",
@@ -367,7 +371,7 @@ def test_steps():
         client.socket.sendall(bye.response(200).to_bytes())
 
 
-def test_steps_of_a_cancelled_call():
+def test_steps_of_a_cancelled_call() -> None:
     """After the CANCEL is answered, the next answer is to the INVITE (9.2)."""
     with sip_server(
         expect("INVITE"), answer(180), expect("CANCEL"), answer(200), answer(487), expect("ACK")
@@ -392,17 +396,17 @@ def test_steps_of_a_cancelled_call():
         ([resend()], "there is no request to send again to; expect one first"),
     ],
 )
-def test_steps_that_fail(steps, expected):
+def test_steps_that_fail(steps: Any, expected: Any) -> None:
     """Leaving waits for the steps, and says which one failed."""
     with pytest.raises(Unmet) as failure, sip_server(*steps, timeout=0.1):
         pass
     assert str(failure.value).startswith(f"{expected}\n\nthe steps:\n-> ")
 
 
-def test_steps_explain_what_became_of_the_client():
+def test_steps_explain_what_became_of_the_client() -> None:
     """Where the client fails since the steps did, it is the steps that are told of, and the client behind them."""
 
-    def act(server, client):
+    def act(server: Any, client: Any) -> None:
         client.socket.settimeout(0.2)
         client.ask("MESSAGE")
 
@@ -411,7 +415,7 @@ def test_steps_explain_what_became_of_the_client():
     assert isinstance(failure.value.__cause__, TimeoutError)
 
 
-def test_steps_are_not_waited_for_when_the_test_fails():
+def test_steps_are_not_waited_for_when_the_test_fails() -> None:
     """A test that fails by itself does not wait for its steps."""
     for steps in ([expect("INVITE")], [step(0.1), expect("INVITE")]):
         started = time.monotonic()
@@ -423,7 +427,7 @@ def test_steps_are_not_waited_for_when_the_test_fails():
 # Reactors
 
 
-def test_no_reactor_is_installed(tmp_path):
+def test_no_reactor_is_installed(tmp_path: Path) -> None:
     """A process without a reactor stays so: which one it installs is its own to decide."""
     program = """
 import sys
@@ -435,14 +439,14 @@ assert "twisted.internet.reactor" not in sys.modules
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
 
 
-def test_thread_of_the_installed_reactor():
+def test_thread_of_the_installed_reactor() -> None:
     """The process's I/O thread stays that of the reactor which it has installed."""
     with sip_server():
         assert threadable.isInIOThread()
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_the_reactor_of_the_test():
+async def test_in_the_reactor_of_the_test() -> None:
     """`ScriptedServer` waits for nothing: it returns a `Deferred`, as what runs in a reactor has to."""
     server = ScriptedServer(reactor)
     server.start()
@@ -461,7 +465,7 @@ async def test_in_the_reactor_of_the_test():
         await stopped
 
 
-def test_only_what_it_was_told_is_on_the_clock():
+def test_only_what_it_was_told_is_on_the_clock() -> None:
     """A server that nobody waits for has no timer."""
     clock = Clock()
     server = ScriptedServer(clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twisted_sipuas.transaction.server import State
@@ -15,14 +17,21 @@ class Figures:
     the next state, and what the transaction user is told.
     """
 
-    def __init__(self, method, situations, inputs, unreliable, reliable):
+    def __init__(
+        self,
+        method: str,
+        situations: dict[str, Any],
+        inputs: dict[str, Any],
+        unreliable: dict[str, Any],
+        reliable: dict[str, Any],
+    ) -> None:
         self.method = method
         self.situations = situations
         self.inputs = inputs
         self.by_transport = {"UDP": unreliable, "TCP": reliable}
 
     @property
-    def cells(self):
+    def cells(self) -> list[Any]:
         """The parameters of a test: transport, situation and input."""
         return [
             pytest.param(transport, situation, event, id=f"{transport}-{situation}-{event}")
@@ -31,13 +40,13 @@ class Figures:
             for event in row
         ]
 
-    def check(self, stack, situation, event):
+    def check(self, stack: Any, situation: Any, event: Any) -> None:
         """Check what comes of input *event* in *situation*."""
         self._enter(stack, situation)
         self.inputs[event](stack)
         assert _outcome(stack) == self._expected(stack, situation, event)
 
-    def check_when_sending_fails(self, stack, situation, event):
+    def check_when_sending_fails(self, stack: Any, situation: Any, event: Any) -> None:
         """Check the same where nothing can be sent; CANCEL has a transaction of its own, and that one ends."""
         self._enter(stack, situation)
         stack.flow.failure = "no route to host"
@@ -48,7 +57,7 @@ class Figures:
         assert _outcome(stack) == ("", state, told)
         assert stack.layer.counters["send_failures"] == bool(sent)
 
-    def check_is_total(self, states, of_unreliable_transports):
+    def check_is_total(self, states: Any, of_unreliable_transports: Any) -> None:
         """Check that there is a cell for each of *states* and each input.
 
         On reliable transports the situations *of_unreliable_transports* are left as they are entered.
@@ -59,10 +68,10 @@ class Figures:
         for figure in self.by_transport.values():
             assert all(set(row) == set(self.inputs) for row in figure.values())
 
-    def _expected(self, stack, situation, event):
+    def _expected(self, stack: Any, situation: Any, event: Any) -> Any:
         return self.by_transport[stack.flow.transport][situation][event]
 
-    def _enter(self, stack, situation):
+    def _enter(self, stack: Any, situation: Any) -> None:
         """Bring the transaction into *situation*, and forget what was sent and told on the way."""
         state, events = self.situations[situation]
         stack.receive(self.method)
@@ -72,5 +81,5 @@ class Figures:
         assert stack.transaction.state is state
 
 
-def _outcome(stack):
+def _outcome(stack: Any) -> Any:
     return ", ".join(stack.sent()), stack.transaction.state, ", ".join(stack.told())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.transaction.answers import challenge
 from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.transaction.server import State
 
 EVENTS = st.lists(
@@ -39,11 +43,19 @@ AT_ONCE = st.lists(st.sampled_from([None, 180, 200, 302, 408, "stateless"]), max
     drained_after=st.integers(0, 40),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)  # each example has its own
-def test_any_order(new_stack, events, at_once, transport, max_transactions, max_waiting, drained_after):
+def test_any_order(
+    new_stack: Callable[..., Any],
+    events: Any,
+    at_once: Any,
+    transport: Any,
+    max_transactions: Any,
+    max_waiting: Any,
+    drained_after: Any,
+) -> None:
     """In any order of inputs each transaction ends exactly once, the bounds hold, and nothing is left behind."""
     answers = iter(at_once)
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         status = next(answers, None)
         if status == "stateless":
             challenge(request, transaction)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.transaction.answers import answering, to_tag
@@ -10,7 +13,7 @@ from twisted_sipuas.testing import RecordingTransactionUser
 # Bounds
 
 
-def test_bound_on_transactions(new_stack):
+def test_bound_on_transactions(new_stack: Callable[..., Any]) -> None:
     """Beyond the bound a new request gets a stateless 503 with Retry-After, the same each time (21.5.4, 8.2.7)."""
     stack = new_stack(max_transactions=1)
     stack.receive("INVITE")
@@ -40,7 +43,7 @@ def test_bound_on_transactions(new_stack):
     }
 
 
-def test_bound_spares_what_is_known(new_stack):
+def test_bound_spares_what_is_known(new_stack: Callable[..., Any]) -> None:
     """At the bound retransmissions, ACKs and CANCELs are served, for these are how it gets better (17.2.3, 9.2)."""
     stack = new_stack(max_transactions=1)
     stack.receive("INVITE")
@@ -60,7 +63,7 @@ def test_bound_spares_what_is_known(new_stack):
     assert stack.told() == ["request"]
 
 
-def test_bound_counts_only_what_is_owed(new_stack):
+def test_bound_counts_only_what_is_owed(new_stack: Callable[..., Any]) -> None:
     """A transaction that waits out its timer is owed nothing, and does not count against the bound (17.2.2)."""
     stack = new_stack(answer=answering(404), max_transactions=1)
     for number in range(5):
@@ -70,7 +73,7 @@ def test_bound_counts_only_what_is_owed(new_stack):
     assert (stack.layer.counters["owed"], stack.layer.counters["waiting"]) == (0, 5)
 
 
-def test_503_that_cannot_be_sent(new_stack):
+def test_503_that_cannot_be_sent(new_stack: Callable[..., Any]) -> None:
     """A stateless refusal that cannot be sent is counted, and nothing else comes of it (17.2.4)."""
     stack = new_stack(max_transactions=0)
     stack.flow.failure = "no route to host"
@@ -80,7 +83,7 @@ def test_503_that_cannot_be_sent(new_stack):
     assert stack.told() == []
 
 
-def test_bound_on_waiting_transactions(new_stack):
+def test_bound_on_waiting_transactions(new_stack: Callable[..., Any]) -> None:
     """Of too many transactions that wait out a timer the oldest is dropped, and its retransmission is a new request."""
     stack = new_stack(answer=answering(404), max_waiting=2)
     for number in (1, 2, 3):
@@ -96,7 +99,7 @@ def test_bound_on_waiting_transactions(new_stack):
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_no_waiting_at_all(new_stack, status):
+def test_no_waiting_at_all(new_stack: Callable[..., Any], status: int) -> None:
     """With room for none, each transaction is dropped as it begins to wait, the INVITE's too (17.2.1)."""
     stack = new_stack(answer=answering(status), max_waiting=0)
     stack.receive("MESSAGE")
@@ -109,7 +112,7 @@ def test_no_waiting_at_all(new_stack, status):
     assert stack.clock.getDelayedCalls() == []
 
 
-def test_dropped_transaction_ends_as_it_would_have(new_stack):
+def test_dropped_transaction_ends_as_it_would_have(new_stack: Callable[..., Any]) -> None:
     """What is told of a transaction that is dropped is what its timer would have told: here, that it was cancelled."""
     stack = new_stack(max_waiting=0)
     stack.receive("INVITE")
@@ -120,13 +123,13 @@ def test_dropped_transaction_ends_as_it_would_have(new_stack):
     assert stack.told() == ["request", "cancelled", "ended: cancelled"]
 
 
-def test_counters_are_read_only(new_stack):
+def test_counters_are_read_only(new_stack: Callable[..., Any]) -> None:
     """`counters` is a view that nobody can write to."""
     with pytest.raises(TypeError):
         new_stack().layer.counters["refused"] = 1
 
 
-def test_octets_that_wait_are_bounded(new_stack):
+def test_octets_that_wait_are_bounded(new_stack: Callable[..., Any]) -> None:
     """Responses kept for retransmissions are bounded in octets too; the oldest is dropped, and counted."""
     stack = new_stack(
         answer=lambda request, transaction: transaction.respond(
@@ -145,7 +148,7 @@ def test_octets_that_wait_are_bounded(new_stack):
 # Stopping
 
 
-def test_drain_with_nothing_owed(new_stack):
+def test_drain_with_nothing_owed(new_stack: Callable[..., Any]) -> None:
     """With nothing owed, draining is done at once, whatever waits out a timer."""
     stack = new_stack(answer=answering(404))
     stack.receive("MESSAGE")
@@ -154,7 +157,7 @@ def test_drain_with_nothing_owed(new_stack):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_drain_waits_for_what_is_owed(new_stack, transport):
+def test_drain_waits_for_what_is_owed(new_stack: Callable[..., Any], transport: Any) -> None:
     """Draining refuses new requests, serves the old ones, and is done with the last answer and the last ACK."""
     stack = new_stack(transport)
     stack.receive("INVITE")
@@ -175,7 +178,7 @@ def test_drain_waits_for_what_is_owed(new_stack, transport):
     assert stack.told() == ["request", "cancelled", "ended: cancelled"]
 
 
-def test_drain_has_a_limit(new_stack):
+def test_drain_has_a_limit(new_stack: Callable[..., Any]) -> None:
     """Draining is done after its time, whatever is still owed; an answer after that does no harm."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -190,7 +193,7 @@ def test_drain_has_a_limit(new_stack):
     assert stack.sent() == ["100", "404"]
 
 
-def test_drain_twice(new_stack):
+def test_drain_twice(new_stack: Callable[..., Any]) -> None:
     """Who asks to drain while that is going on, or after it, is told too, and nobody is forgotten."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -203,7 +206,7 @@ def test_drain_twice(new_stack):
     assert stack.layer.drain(5.0).called
 
 
-def test_stop_ends_everything(new_stack):
+def test_stop_ends_everything(new_stack: Callable[..., Any]) -> None:
     """Stopping ends each transaction in whatever state, and leaves no call on the clock."""
     stack = new_stack()
     for number, status in enumerate((None, 180, 200, 302, 486)):
@@ -226,7 +229,7 @@ def test_stop_ends_everything(new_stack):
     assert stack.told() == []
 
 
-def test_stop_from_within_drain(new_stack):
+def test_stop_from_within_drain(new_stack: Callable[..., Any]) -> None:
     """Who drains may stop as soon as that is done, though the last transaction is just entering its next state."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -238,11 +241,11 @@ def test_stop_from_within_drain(new_stack):
     assert stack.clock.getDelayedCalls() == []
 
 
-def test_answer_from_within_the_end(new_stack):
+def test_answer_from_within_the_end(new_stack: Callable[..., Any]) -> None:
     """A transaction user that answers a transaction as it ends is not heard (17.2.1)."""
 
     class User(RecordingTransactionUser):
-        def transaction_ended(self, transaction, reason):
+        def transaction_ended(self, transaction: Any, reason: Any) -> None:
             super().transaction_ended(transaction, reason)
             transaction.respond(stack.request.response(500))
             transaction.respond_statelessly(stack.request.response(500))
@@ -256,7 +259,7 @@ def test_answer_from_within_the_end(new_stack):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_octets_of_requests_that_are_owed_an_answer(new_stack, is_stateless):
+def test_octets_of_requests_that_are_owed_an_answer(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """Requests whose handlers take their time are bounded by octets, not by number alone: more get 503 (21.5.4)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer._max_held_octets = 3000
@@ -271,7 +274,7 @@ def test_octets_of_requests_that_are_owed_an_answer(new_stack, is_stateless):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_octets_of_responses_that_wait_for_their_ack(new_stack, transport):
+def test_octets_of_responses_that_wait_for_their_ack(new_stack: Callable[..., Any], transport: Any) -> None:
     """The final response to an INVITE counts until its ACK comes."""
     stack = new_stack(transport)
     stack.receive("INVITE")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from tests.transaction.answers import answering, to_tag
 from twisted_sipuas import SIPError, UserAgentServer
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.server import State
@@ -14,7 +18,7 @@ from twisted_sipuas.transaction.server import State
 
 @pytest.mark.requirement("9.2-1", "9.2-6", "9.2-8")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_cancel(new_stack, transport):
+def test_cancel(new_stack: Callable[..., Any], transport: Any) -> None:
     """A CANCEL is answered 200, then the transaction user is told, once, and may send its 487 (9.2)."""
     stack = new_stack(transport)
     stack.receive("INVITE")
@@ -33,7 +37,7 @@ def test_cancel(new_stack, transport):
 
 @pytest.mark.requirement("9.2-9")
 @pytest.mark.parametrize("to", [None, "<sip:bob@example.com>;tag=ours"])
-def test_cancel_has_the_to_tag_of_its_invite(new_stack, to):
+def test_cancel_has_the_to_tag_of_its_invite(new_stack: Callable[..., Any], to: Any) -> None:
     """The 200 to a CANCEL has the To tag of the responses to its INVITE (9.2)."""
     stack = new_stack()
     stack.receive("INVITE", to=to)
@@ -47,7 +51,7 @@ def test_cancel_has_the_to_tag_of_its_invite(new_stack, to):
 
 @pytest.mark.requirement("9.2-1", "9.2-4")
 @pytest.mark.parametrize("other", [{"branch": "z9hG4bKnashds9"}, {"sent_by": "192.0.2.2"}])
-def test_cancel_of_nothing(new_stack, other):
+def test_cancel_of_nothing(new_stack: Callable[..., Any], other: Any) -> None:
     """A CANCEL that matches no transaction is answered 481, with a To tag, and the user is not troubled (9.2)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -58,7 +62,7 @@ def test_cancel_of_nothing(new_stack, other):
     assert stack.told() == ["request"]
 
 
-def test_cancel_of_nothing_leaves_nothing(new_stack):
+def test_cancel_of_nothing_leaves_nothing(new_stack: Callable[..., Any]) -> None:
     """A CANCEL that matches nothing is answered without a transaction, and alike if it comes again (8.2.7)."""
     stack = new_stack()
     stack.receive("CANCEL")
@@ -68,7 +72,7 @@ def test_cancel_of_nothing_leaves_nothing(new_stack):
     assert stack.layer.counters["owed"] == stack.layer.counters["waiting"] == 0
 
 
-def test_cancel_does_not_match_cancel(new_stack):
+def test_cancel_does_not_match_cancel(new_stack: Callable[..., Any]) -> None:
     """A CANCEL is not its own target, nor is an ACK's (9.2)."""
     stack = new_stack()
     stack.receive("CANCEL")
@@ -80,7 +84,7 @@ def test_cancel_does_not_match_cancel(new_stack):
 
 @pytest.mark.requirement("9.2-5", "9.2-8", "9.2-9")
 @pytest.mark.parametrize("status", [200, 302])
-def test_cancel_after_the_final_response(new_stack, status):
+def test_cancel_after_the_final_response(new_stack: Callable[..., Any], status: int) -> None:
     """After a final response a CANCEL is answered 200 with its To tag, and changes nothing (9.2)."""
     stack = new_stack(answer=answering(status))
     stack.receive("INVITE")
@@ -99,7 +103,7 @@ def test_cancel_after_the_final_response(new_stack, status):
 @pytest.mark.parametrize(
     "method", "BYE DANCE INFO MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE invite".split()
 )
-def test_cancel_of_another_method(new_stack, method):
+def test_cancel_of_another_method(new_stack: Callable[..., Any], method: str) -> None:
     """A CANCEL of a request other than INVITE is answered 200 and has no effect (9.2)."""
     stack = new_stack()
     stack.receive(method)
@@ -111,7 +115,7 @@ def test_cancel_of_another_method(new_stack, method):
 
 
 @pytest.mark.requirement("9.2-10")
-def test_cancel_has_a_transaction_of_its_own(new_stack):
+def test_cancel_has_a_transaction_of_its_own(new_stack: Callable[..., Any]) -> None:
     """A retransmitted CANCEL brings back its response, in the CANCEL's own transaction, for 64*T1 (9.2, 17.2.2)."""
     stack = new_stack("UDP")
     stack.receive("INVITE")
@@ -129,11 +133,11 @@ def test_cancel_has_a_transaction_of_its_own(new_stack):
     assert stack.sent() == ["481 CANCEL"]
 
 
-def test_response_from_within_transaction_cancelled(new_stack):
+def test_response_from_within_transaction_cancelled(new_stack: Callable[..., Any]) -> None:
     """The transaction user may answer 487 from within `transaction_cancelled`, after the CANCEL's 200 (9.2)."""
 
     class User(RecordingTransactionUser):
-        def transaction_cancelled(self, transaction):
+        def transaction_cancelled(self, transaction: Any) -> None:
             super().transaction_cancelled(transaction)
             transaction.respond(transaction.request.response(487))
             transaction.respond(stack.request.response(486))
@@ -147,7 +151,7 @@ def test_response_from_within_transaction_cancelled(new_stack):
     assert stack.transaction.state is State.CONFIRMED
 
 
-def test_response_from_within_when_cancelled(new_stack):
+def test_response_from_within_when_cancelled(new_stack: Callable[..., Any]) -> None:
     """Who waits for the CANCEL may answer at once; `transaction_cancelled` follows all the same (9.2)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -158,7 +162,7 @@ def test_response_from_within_when_cancelled(new_stack):
     assert stack.told() == ["request", "cancelled"]
 
 
-def test_nothing_is_told_after_the_end(new_stack):
+def test_nothing_is_told_after_the_end(new_stack: Callable[..., Any]) -> None:
     """If who waits for the CANCEL cannot send an answer, the end of the transaction is the last told (17.2.4)."""
     stack = new_stack("TCP")
     stack.receive("INVITE")
@@ -169,7 +173,7 @@ def test_nothing_is_told_after_the_end(new_stack):
     assert stack.told() == ["request", "ended: transport failed"]
 
 
-def test_cancel_where_the_branch_has_several(new_stack):
+def test_cancel_where_the_branch_has_several(new_stack: Callable[..., Any]) -> None:
     """Of several requests that a CANCEL matches, the INVITE is the one it can do something about (9.2)."""
     stack = new_stack()
     for method in ("DANCE", "INVITE", "MESSAGE"):
@@ -181,7 +185,7 @@ def test_cancel_where_the_branch_has_several(new_stack):
 
 
 @pytest.mark.requirement("9.2-2")
-def test_malformed_cancel_cancels_nothing(new_stack):
+def test_malformed_cancel_cancels_nothing(new_stack: Callable[..., Any]) -> None:
     """A CANCEL that the general checks of 8.2 refuse is answered so, and has no effect (9.2)."""
     stack = new_stack()
     stack.receive("INVITE", branch="1")
@@ -193,15 +197,15 @@ def test_malformed_cancel_cancels_nothing(new_stack):
 
 
 @pytest.mark.requirement("9.2-3")
-def test_cancel_is_not_challenged_and_its_require_is_ignored(new_stack):
+def test_cancel_is_not_challenged_and_its_require_is_ignored(new_stack: Callable[..., Any]) -> None:
     """A CANCEL cannot be sent again with credentials, and Require in it means nothing: 200, never 401 or 420 (9.2)."""
 
     class Guarded(UserAgentServer):
-        def authenticate(self, request, transaction):
+        def authenticate(self, request: Request, transaction: Any) -> None:
             if request.method == "CANCEL":
                 raise SIPError(401)
 
-        def handle_INVITE(self, request, transaction):
+        def handle_INVITE(self, request: Request, transaction: Any) -> Any:
             return Deferred()
 
     stack = new_stack(user=Guarded())
@@ -213,7 +217,7 @@ def test_cancel_is_not_challenged_and_its_require_is_ignored(new_stack):
     assert stack.sent() == ["200 CANCEL", "487"]
 
 
-def test_waiting_for_a_cancel_that_can_change_nothing(new_stack):
+def test_waiting_for_a_cancel_that_can_change_nothing(new_stack: Callable[..., Any]) -> None:
     """After the final response nobody waits for a CANCEL any more, and who asks is not remembered (9.2)."""
     stack = new_stack(answer=answering(200))
     stack.receive("MESSAGE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -31,7 +32,7 @@ BYE = Request(
 SENT_BY = "198.51.100.1:5060"
 
 
-def answer_to(request, status, **changed):
+def answer_to(request: Request, status: int, **changed: Any) -> Any:
     """The response that the peer sends; *changed* header fields take the place of those it has."""
     response = request.response(status)
     rows = [(name, changed.get(name, value)) for name, value in response.headers]
@@ -41,39 +42,39 @@ def answer_to(request, status, **changed):
 class Client:
     """One request on its way; `results` has what became of it."""
 
-    def __init__(self, transport="UDP", **options):
+    def __init__(self, transport: str = "UDP", **options: Any) -> None:
         self.clock = Clock()
         self.flow = RecordingFlow(transport)
         self.transactions = ClientTransactions(self.clock, **options)
-        self.results = []
+        self.results: list[Any] = []
         self.send()
         (self.transaction,) = self.transactions._transactions.values()
         self._sent = self._told = 0
 
-    def send(self, request=BYE):
+    def send(self, request: Request = BYE) -> None:
         """Send one more request."""
         self.transactions.send(request, self.flow, SENT_BY).addBoth(self.results.append)
 
     @property
-    def request(self):
+    def request(self) -> Any:
         """The latest request as it was sent."""
         return parse_message(self.flow.sent[-1][0])
 
-    def receive(self, status, **changed):
+    def receive(self, status: int, **changed: Any) -> Any:
         """Let the peer answer; returns whether the response was taken."""
         return self.transactions.response_received(answer_to(self.request, status, **changed))
 
-    def lose(self):
+    def lose(self) -> None:
         """The network says that the request did not arrive."""
         self.transactions.request_lost(self.flow.sent[0][0][:300])
 
-    def fire(self):
+    def fire(self) -> None:
         """Let the transaction's own timer fire now, if it runs."""
         if self.transaction._queue is not None:
             self.transaction.stop_waiting()
             self.transaction.timed_out()
 
-    def sending_times(self, seconds, by=0.5):
+    def sending_times(self, seconds: float, by: float = 0.5) -> Any:
         """Let *seconds* pass; returns when something was sent."""
         times = []
         for _ in range(round(seconds / by)):
@@ -82,7 +83,7 @@ class Client:
             times += [self.clock.seconds()] * (len(self.flow.sent) - before)
         return times
 
-    def news(self):
+    def news(self) -> Any:
         """How many requests were sent, and what the transaction user was told, since the last time."""
         sent, told = len(self.flow.sent) - self._sent, self.results[self._told :]
         self._sent += sent
@@ -138,7 +139,7 @@ RELIABLE = {
 FIGURES = {"UDP": UNRELIABLE, "TCP": RELIABLE}
 
 
-def test_figures_are_total():
+def test_figures_are_total() -> None:
     """Figure 6 as held here has every state, with every input (17.1.2.2)."""
     assert {state for state, _ in SITUATIONS.values()} == set(ClientState)
     assert set(UNRELIABLE) == set(SITUATIONS)
@@ -151,7 +152,7 @@ def test_figures_are_total():
     ("transport", "situation", "event"),
     [(kind, situation, event) for kind, rows in FIGURES.items() for situation, row in rows.items() for event in row],
 )
-def test_figure(transport, situation, event):
+def test_figure(transport: Any, situation: Any, event: Any) -> None:
     """Each state answers each input with what figure 6 says: sent, next state, told (17.1.2.2)."""
     client = Client(transport)
     state, events = SITUATIONS[situation]
@@ -169,7 +170,7 @@ def test_figure(transport, situation, event):
     assert client.clock.getDelayedCalls() == []
 
 
-def test_timer_e_in_trying():
+def test_timer_e_in_trying() -> None:
     """On UDP the request is sent at intervals that double from T1 up to T2, until Timer F: 11 times (17.1.2.1)."""
     client = Client()
     assert client.sending_times(64) == [0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
@@ -177,7 +178,7 @@ def test_timer_e_in_trying():
     assert client.clock.getDelayedCalls() == []
 
 
-def test_timer_e_in_proceeding():
+def test_timer_e_in_proceeding() -> None:
     """After a provisional response the request is sent at intervals of T2, from the next time on (17.1.2.2)."""
     client = Client()
     client.sending_times(0.5)
@@ -186,7 +187,7 @@ def test_timer_e_in_proceeding():
     client.transactions.stop()
 
 
-def test_timers_follow_t1_and_t2():
+def test_timers_follow_t1_and_t2() -> None:
     """The intervals and Timer F are made of T1 and T2, whatever these are (17.1.2.2)."""
     client = Client(timers=Timers(t1=0.25, t2=1.0))
     assert client.sending_times(4, by=0.25) == [0.25, 0.75, 1.75, 2.75, 3.75]
@@ -197,7 +198,7 @@ def test_timers_follow_t1_and_t2():
 
 
 @pytest.mark.parametrize("transport", ["TCP", "TLS"])
-def test_no_retransmission_on_reliable_transports(transport):
+def test_no_retransmission_on_reliable_transports(transport: Any) -> None:
     """On reliable transports the request is sent once, and a final response ends it all (17.1.2.2)."""
     client = Client(transport)
     assert client.sending_times(31.5) == []
@@ -209,7 +210,7 @@ def test_no_retransmission_on_reliable_transports(transport):
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("is_proceeding", [False, True])
-def test_timer_f(transport, is_proceeding):
+def test_timer_f(transport: Any, is_proceeding: bool) -> None:
     """Without a final response the transaction fails after 64*T1, and says so, not before (17.1.2.2)."""
     client = Client(transport)
     if is_proceeding:
@@ -224,7 +225,7 @@ def test_timer_f(transport, is_proceeding):
     assert not client.receive(200), "it comes too late"
 
 
-def test_timer_k():
+def test_timer_k() -> None:
     """On UDP final responses that come again are absorbed for T4; then they are nobody's (17.1.2.2)."""
     client = Client()
     assert client.receive(200)
@@ -237,7 +238,7 @@ def test_timer_k():
     assert client.clock.getDelayedCalls() == []
 
 
-def test_via():
+def test_via() -> None:
     """The request gets a topmost Via with our sent-by, a branch with the magic cookie, and rport (8.1.1.7, 18.1.1)."""
     request = Client().request
     (via,) = request.headers.values("Via")
@@ -246,16 +247,17 @@ def test_via():
     assert [row for row in request.headers if row[0] not in ("Via", "Content-Length")] == list(BYE.headers)
 
 
-def test_branches_differ():
+def test_branches_differ() -> None:
     """Each request has a branch of its own: it is unique across space and time (8.1.1.7)."""
     client = Client()
     for _ in range(99):
         client.send()
-    assert len({parse_message(data).via.branch for data, _ in client.flow.sent}) == 100
+    requests: list[Any] = [parse_message(data) for data, _ in client.flow.sent]
+    assert len({request.via.branch for request in requests}) == 100
     client.transactions.stop()
 
 
-def test_matching():
+def test_matching() -> None:
     """Each response goes to the request whose branch it has (17.1.3)."""
     client = Client()
     first = client.request
@@ -276,7 +278,7 @@ def test_matching():
         pytest.param({"CSeq": "7"}, id="malformed CSeq"),
     ],
 )
-def test_not_ours(changed):
+def test_not_ours(changed: Any) -> None:
     """A response with another branch, or another method in CSeq, is no response to the request (17.1.3)."""
     client = Client()
     rows = [(name, changed.get(name, value)) for name, value in client.request.response(200).headers]
@@ -285,7 +287,7 @@ def test_not_ours(changed):
     client.transactions.stop()
 
 
-def test_more_than_one_via():
+def test_more_than_one_via() -> None:
     """A response with more than one Via value is discarded, for it was misrouted (8.1.3.3)."""
     client = Client()
     via = client.request.headers.get("Via")
@@ -295,13 +297,13 @@ def test_more_than_one_via():
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_sending_fails_at_once(transport):
+def test_sending_fails_at_once(transport: Any) -> None:
     """If the flow cannot take the request its user is told, and nothing is left of it (17.1.4)."""
     client = Client(transport)
     client.transactions.stop()
     transactions = ClientTransactions(client.clock)
     client.flow.failure = "no route to host"
-    failed = []
+    failed: list[Any] = []
     transactions.send(BYE, client.flow, SENT_BY).addErrback(failed.append)
     assert failed[0].check(TransportError)
     assert failed[0].getErrorMessage() == "no route to host"
@@ -309,7 +311,7 @@ def test_sending_fails_at_once(transport):
     assert client.clock.getDelayedCalls() == []
 
 
-def test_sending_fails_later():
+def test_sending_fails_later() -> None:
     """The same if it is a retransmission that the flow cannot take (17.1.4)."""
     client = Client()
     client.flow.failure = "network is down"
@@ -319,7 +321,7 @@ def test_sending_fails_later():
 
 
 @pytest.mark.requirement("18.4-1", "18.4-3")
-def test_request_lost():
+def test_request_lost() -> None:
     """An ICMP error fails the transaction whose request it quotes (18.4)."""
     client = Client()
     client.lose()
@@ -327,7 +329,7 @@ def test_request_lost():
     assert client.clock.getDelayedCalls() == []
 
 
-def test_request_lost_is_cut():
+def test_request_lost_is_cut() -> None:
     """However short the quotation is, nothing breaks, and with its whole Via the transaction is found (18.4)."""
     client = Client()
     octets = client.flow.sent[0][0]
@@ -350,7 +352,7 @@ def test_request_lost_is_cut():
         b"BYE sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKother\r\n\r\n",
     ],
 )
-def test_request_lost_is_not_ours(octets):
+def test_request_lost_is_not_ours(octets: bytes) -> None:
     """A quotation of anything else changes nothing (18.4)."""
     client = Client()
     client.transactions.request_lost(octets)
@@ -358,7 +360,7 @@ def test_request_lost_is_not_ours(octets):
     client.transactions.stop()
 
 
-def test_bound():
+def test_bound() -> None:
     """Beyond the bound a request fails, and is counted; when one is over there is room again."""
     client = Client("TCP", max_transactions=1)
     client.send()
@@ -371,7 +373,7 @@ def test_bound():
     client.transactions.stop()
 
 
-def test_stop():
+def test_stop() -> None:
     """To stop fails what waits, and leaves no timer: neither that of a request nor Timer K."""
     client = Client()
     client.receive(200)
@@ -383,7 +385,7 @@ def test_stop():
     assert client.transactions.counters["pending"] == 0
 
 
-def test_send_after_stop():
+def test_send_after_stop() -> None:
     """Who sends again because the service stopped is refused, and no timer is left."""
     client = Client()
     client.results = []
@@ -395,7 +397,7 @@ def test_send_after_stop():
     assert client.clock.getDelayedCalls() == []
 
 
-def test_cancelled_by_its_user():
+def test_cancelled_by_its_user() -> None:
     """Who no longer waits for the response does not keep the transaction from its end."""
     client = Client()
     waiting = client.transactions.send(BYE, client.flow, SENT_BY)
@@ -405,6 +407,6 @@ def test_cancelled_by_its_user():
     client.transactions.stop()
 
 
-def test_transaction_is_small():
+def test_transaction_is_small() -> None:
     """A transaction has no dictionary of its own: there may be many."""
     assert "__dict__" not in dir(NonInviteClientTransaction)

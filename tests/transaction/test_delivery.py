@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from twisted_sipuas.syntax.message import Response
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transaction.server import State
 
 
 @pytest.mark.requirement("17.2.3-7")
-def test_response_goes_by_the_transaction_it_is_given_to(new_stack):
+def test_response_goes_by_the_transaction_it_is_given_to(new_stack: Callable[..., Any]) -> None:
     """A response is handed to a definite transaction, whatever its header fields say: it is not matched (17.2.3)."""
     stack = new_stack()
     first = stack.receive("MESSAGE", branch="z9hG4bK1")
@@ -22,7 +26,7 @@ def test_response_goes_by_the_transaction_it_is_given_to(new_stack):
     assert [transaction.state for transaction in stack.transactions] == [State.TRYING, State.COMPLETED]
 
 
-def test_flows_are_told_apart(new_stack):
+def test_flows_are_told_apart(new_stack: Callable[..., Any]) -> None:
     """A response goes by the route that came with the request, and `flow` is where the request came from (18.2.2)."""
     stack = new_stack()
     route = RecordingFlow(remote_address=("192.0.2.1", 5099))
@@ -39,14 +43,16 @@ def test_flows_are_told_apart(new_stack):
 class Delivery:
     """Is asked for another way, and answers *answer*; `asked` has the octets and routes."""
 
-    def __init__(self, answer):
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
-        self.asked = []
-        self.octets = []
+        self.asked: list[Any] = []
+        self.octets: list[Any] = []
 
-    def __call__(self, octets, route):
+    def __call__(self, octets: Any, route: Any) -> Any:
         self.octets.append(octets)
-        self.asked.append((parse_message(octets).status, route))
+        response = parse_message(octets)
+        assert isinstance(response, Response)
+        self.asked.append((response.status, route))
         return self.answer
 
 
@@ -56,7 +62,7 @@ RESPONSES = [("INVITE", 180), ("INVITE", 200), ("INVITE", 486), ("MESSAGE", 200)
 @pytest.mark.requirement("17.2.4-1", "3263-1")
 @pytest.mark.parametrize(("method", "status"), RESPONSES)
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_other_way_is_tried_first(new_stack, transport, method, status):
+def test_other_way_is_tried_first(new_stack: Callable[..., Any], transport: Any, method: str, status: int) -> None:
     """A transaction whose response goes another way stays as it is: nothing is told (17.2.4)."""
     delivery = Delivery(True)
     stack = new_stack(transport, redeliver=delivery)
@@ -73,7 +79,7 @@ def test_other_way_is_tried_first(new_stack, transport, method, status):
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
 @pytest.mark.parametrize(("method", "status"), RESPONSES)
 @pytest.mark.parametrize("answer", [False, None])
-def test_no_other_way(new_stack, method, status, answer):
+def test_no_other_way(new_stack: Callable[..., Any], method: str, status: int, answer: Any) -> None:
     """If there is no other way, the transaction user is told, and the transaction is over (17.2.4)."""
     stack = new_stack(redeliver=Delivery(answer))
     stack.receive(method)
@@ -85,7 +91,7 @@ def test_no_other_way(new_stack, method, status, answer):
 
 
 @pytest.mark.requirement("17.2.4-1")
-def test_other_way_for_each_retransmission(new_stack):
+def test_other_way_for_each_retransmission(new_stack: Callable[..., Any]) -> None:
     """Timer G goes on, and each retransmission that fails goes the other way (17.2.1, 17.2.4)."""
     delivery = Delivery(True)
     stack = new_stack(redeliver=delivery)
@@ -98,7 +104,7 @@ def test_other_way_for_each_retransmission(new_stack):
 
 
 @pytest.mark.parametrize("answer", [True, False])
-def test_other_way_for_stateless_responses(new_stack, answer):
+def test_other_way_for_stateless_responses(new_stack: Callable[..., Any], answer: Any) -> None:
     """What is sent without a transaction may go another way too, and counts as failed if there is none (18.2.2)."""
     delivery = Delivery(answer)
     stack = new_stack(redeliver=delivery, max_transactions=0)
@@ -115,7 +121,7 @@ def test_other_way_for_stateless_responses(new_stack, answer):
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
 @pytest.mark.parametrize(("method", "status"), RESPONSES)
 @pytest.mark.parametrize("length", [None, 250])
-def test_undeliverable_response(new_stack, method, status, length):
+def test_undeliverable_response(new_stack: Callable[..., Any], method: str, status: int, length: Any) -> None:
     """The transaction whose response is said to be undeliverable ends so, also by the beginning of it (17.2.4)."""
     stack = new_stack()
     stack.receive(method)
@@ -129,7 +135,7 @@ def test_undeliverable_response(new_stack, method, status, length):
 
 @pytest.mark.requirement("17.2.4-1")
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 180), ("INVITE", 486), ("MESSAGE", 200)])
-def test_lost_response_goes_another_way(new_stack, method, status):
+def test_lost_response_goes_another_way(new_stack: Callable[..., Any], method: str, status: int) -> None:
     """Where there is another way, the latest response goes by it, whole and our own, whatever the notice quotes."""
     delivery = Delivery(True)
     stack = new_stack(redeliver=delivery)
@@ -147,7 +153,7 @@ def test_lost_response_goes_another_way(new_stack, method, status):
 
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
 @pytest.mark.parametrize(("method", "status"), RESPONSES)
-def test_lost_response_without_another_way(new_stack, method, status):
+def test_lost_response_without_another_way(new_stack: Callable[..., Any], method: str, status: int) -> None:
     """Where there is none, the transaction ends (17.2.4)."""
     stack = new_stack()
     stack.receive(method)
@@ -159,7 +165,7 @@ def test_lost_response_without_another_way(new_stack, method, status):
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_lost_response_of_a_transaction_that_sent_none(new_stack, method):
+def test_lost_response_of_a_transaction_that_sent_none(new_stack: Callable[..., Any], method: str) -> None:
     """A notice about a response that was never sent, forged by somebody who saw the request, changes nothing (18.4)."""
     stack = new_stack()
     request = stack.receive(method)
@@ -169,7 +175,7 @@ def test_lost_response_of_a_transaction_that_sent_none(new_stack, method):
     assert stack.sent() == ["486"]
 
 
-def test_undeliverable_response_to_a_cancel(new_stack):
+def test_undeliverable_response_to_a_cancel(new_stack: Callable[..., Any]) -> None:
     """The CSeq tells the response to a CANCEL from that to its INVITE; where it is cut off, neither is taken."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -194,7 +200,7 @@ def test_undeliverable_response_to_a_cancel(new_stack):
         {"method": "OPTIONS"},
     ],
 )
-def test_forged_notice_is_ignored(new_stack, forged):
+def test_forged_notice_is_ignored(new_stack: Callable[..., Any], forged: Any) -> None:
     """Whoever forges a notice has to know the branch; anything that does not match is ignored (17.2.3)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -210,7 +216,7 @@ def test_forged_notice_is_ignored(new_stack, forged):
 
 
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 180), ("INVITE", 486)])
-def test_retransmission_by_a_new_connection(new_stack, method, status):
+def test_retransmission_by_a_new_connection(new_stack: Callable[..., Any], method: str, status: int) -> None:
     """When the connection is closed and the request comes again by a new one, it is answered there (18.2.2)."""
     stack = new_stack("TCP")
     stack.receive(method)
@@ -226,7 +232,7 @@ def test_retransmission_by_a_new_connection(new_stack, method, status):
     assert len(new.sent) == 2
 
 
-def test_final_response_by_a_new_connection(new_stack):
+def test_final_response_by_a_new_connection(new_stack: Callable[..., Any]) -> None:
     """A retransmission before any response moves the way back: the answer goes to the new connection (18.2.2)."""
     stack = new_stack("TCP")
     stack.receive("MESSAGE")
@@ -243,7 +249,7 @@ def test_final_response_by_a_new_connection(new_stack):
 @pytest.mark.parametrize("host", ["192.0.2.1", "192.0.2.2"])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("closed", [False, True])
-def test_who_may_move_the_way_back(new_stack, host, transport, closed):
+def test_who_may_move_the_way_back(new_stack: Callable[..., Any], host: str, transport: Any, closed: Any) -> None:
     """Only the same host may, by the same kind of transport, and only from a connection that is closed."""
     stack = new_stack("TCP")
     stack.receive("INVITE")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.transaction.figures import Figures
@@ -144,7 +147,7 @@ RELIABLE["Completed"] = {
 FIGURES = Figures("INVITE", SITUATIONS, INPUTS, UNRELIABLE, RELIABLE)
 
 
-def test_figures_are_total():
+def test_figures_are_total() -> None:
     """Figure 7 as held here has every state but Trying, which is not an INVITE's, with every input (17.2.1)."""
     FIGURES.check_is_total(set(State) - {State.TRYING}, {"Confirmed"})
 
@@ -153,20 +156,20 @@ def test_figures_are_total():
 @pytest.mark.requirement("17.2.1-11", "17.2.1-15", "17.2.1-16", "17.2.1-17", "17.2.1-18", "17.2.1-19", "17.2.1-21")
 @pytest.mark.requirement("17.2.1-22", "17.2.3-6", "6026-1", "6026-2", "6026-3", "6026-4", "9.2-5", "9.2-8")
 @pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
-def test_figure(new_stack, transport, situation, event):
+def test_figure(new_stack: Callable[..., Any], transport: Any, situation: Any, event: Any) -> None:
     """Each state answers each input with what figure 7 and RFC 6026 say: sent, next state, told (17.2.1)."""
     FIGURES.check(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
 @pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
-def test_figure_when_sending_fails(new_stack, transport, situation, event):
+def test_figure_when_sending_fails(new_stack: Callable[..., Any], transport: Any, situation: Any, event: Any) -> None:
     """Where a response is due and cannot be sent, the transaction user is told and the state is Terminated (17.2.4)."""
     FIGURES.check_when_sending_fails(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.1-14", "17.2.1-18", "17.2.1-19")
-def test_retransmission_times(new_stack):
+def test_retransmission_times(new_stack: Callable[..., Any]) -> None:
     """Timer G resends a 302 after T1, then at intervals that double up to T2, until Timer H at 64*T1 (17.2.1)."""
     stack = new_stack("UDP")
     stack.receive("INVITE")
@@ -184,7 +187,7 @@ def test_retransmission_times(new_stack):
 
 @pytest.mark.requirement("17.2.1-12", "17.2.1-13")
 @pytest.mark.parametrize("transport", ["TCP", "TLS"])
-def test_nothing_is_resent_on_reliable_transports(new_stack, transport):
+def test_nothing_is_resent_on_reliable_transports(new_stack: Callable[..., Any], transport: Any) -> None:
     """On reliable transports there is no Timer G, but Timer H waits 64*T1 all the same (17.2.1)."""
     stack = new_stack(transport)
     stack.receive("INVITE")
@@ -198,7 +201,7 @@ def test_nothing_is_resent_on_reliable_transports(new_stack, transport):
 
 @pytest.mark.requirement("17.2.1-16", "17.2.1-17")
 @pytest.mark.parametrize(("before", "resent"), [(0, []), (2, [0.5, 1.5]), (8, [0.5, 1.5, 3.5, 7.5])])
-def test_ack_stops_retransmission(new_stack, before, resent):
+def test_ack_stops_retransmission(new_stack: Callable[..., Any], before: Any, resent: Any) -> None:
     """After the ACK nothing is resent, whenever it comes, and further ACKs are absorbed (17.2.1)."""
     stack = new_stack("UDP")
     stack.receive("INVITE")
@@ -213,7 +216,7 @@ def test_ack_stops_retransmission(new_stack, before, resent):
 
 
 @pytest.mark.requirement("17.2.1-20", "17.2.1-21")
-def test_timer_i_is_t4_on_unreliable_transports(new_stack):
+def test_timer_i_is_t4_on_unreliable_transports(new_stack: Callable[..., Any]) -> None:
     """An ACKed transaction absorbs more ACKs for T4, then it is gone (17.2.1)."""
     stack = new_stack("UDP")
     stack.receive("INVITE")
@@ -230,7 +233,7 @@ def test_timer_i_is_t4_on_unreliable_transports(new_stack):
 
 
 @pytest.mark.requirement("17.2.1-20", "17.2.1-22")
-def test_timer_i_is_zero_on_reliable_transports(new_stack):
+def test_timer_i_is_zero_on_reliable_transports(new_stack: Callable[..., Any]) -> None:
     """On reliable transports an ACKed transaction is destroyed at once, and needs no timer for it (17.2.1)."""
     stack = new_stack("TCP")
     stack.receive("INVITE")
@@ -243,7 +246,7 @@ def test_timer_i_is_zero_on_reliable_transports(new_stack):
 
 @pytest.mark.requirement("6026-1", "6026-2", "6026-4")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_timer_l(new_stack, transport):
+def test_timer_l(new_stack: Callable[..., Any], transport: Any) -> None:
     """A 2xx leaves the transaction in Accepted for 64*T1 on all transports, where the INVITE is absorbed (RFC 6026)."""
     stack = new_stack(transport)
     stack.receive("INVITE")
@@ -265,7 +268,7 @@ def test_timer_l(new_stack, transport):
     [(200, ACCEPTED), (202, ACCEPTED), (299, ACCEPTED)]
     + [(status, COMPLETED) for status in (300, 399, 401, 487, 500, 600, 699)],
 )
-def test_final_responses(new_stack, status, state):
+def test_final_responses(new_stack: Callable[..., Any], status: int, state: Any) -> None:
     """Every 2xx leads to Accepted, every 300 to 699 to Completed, and either is sent (17.2.1; RFC 6026)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -277,7 +280,7 @@ def test_final_responses(new_stack, status, state):
 
 
 @pytest.mark.requirement("17.2.1-6", "17.2.1-7")
-def test_latest_provisional_is_resent(new_stack):
+def test_latest_provisional_is_resent(new_stack: Callable[..., Any]) -> None:
     """Each provisional response is sent, and a retransmitted INVITE brings back the latest of them (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -292,7 +295,7 @@ def test_latest_provisional_is_resent(new_stack):
 
 
 @pytest.mark.requirement("17.2.1-7")
-def test_100_is_resent(new_stack):
+def test_100_is_resent(new_stack: Callable[..., Any]) -> None:
     """The 100 that the transaction sent by itself is a provisional response like others, and is resent (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -304,7 +307,7 @@ def test_100_is_resent(new_stack):
 
 
 @pytest.mark.requirement("6026-3")
-def test_2xx_is_resent_by_transaction_user(new_stack):
+def test_2xx_is_resent_by_transaction_user(new_stack: Callable[..., Any]) -> None:
     """In Accepted no 2xx is sent but those that the transaction user gives, and these all are (RFC 6026)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -317,7 +320,7 @@ def test_2xx_is_resent_by_transaction_user(new_stack):
     assert stack.sent() == ["200", "200", "200"]
 
 
-def test_timers_follow_base_values(new_stack):
+def test_timers_follow_base_values(new_stack: Callable[..., Any]) -> None:
     """Timers G, H and I are made of T1, T2 and T4, whatever these are (17.2.1; table 4)."""
     stack = new_stack("UDP", timers=Timers(t1=0.25, t2=1.0, t4=2.0))
     stack.receive("INVITE")
@@ -336,7 +339,7 @@ def test_timers_follow_base_values(new_stack):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_cancelled_transaction_ends_so(new_stack, transport):
+def test_cancelled_transaction_ends_so(new_stack: Callable[..., Any], transport: Any) -> None:
     """The end of a transaction that a CANCEL led to a 487, which was acknowledged, is called that (9.2)."""
     stack = new_stack(transport)
     stack.receive("INVITE")
@@ -349,7 +352,7 @@ def test_cancelled_transaction_ends_so(new_stack, transport):
 
 
 @pytest.mark.requirement("17.2.1-19")
-def test_missing_ack_is_told_for_cancelled_transaction(new_stack):
+def test_missing_ack_is_told_for_cancelled_transaction(new_stack: Callable[..., Any]) -> None:
     """Timer H is what the transaction user is told of, even where a CANCEL came first (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -360,7 +363,7 @@ def test_missing_ack_is_told_for_cancelled_transaction(new_stack):
     assert stack.told() == ["request", "cancelled", "ended: ACK timeout"]
 
 
-def test_call_taken_in_spite_of_cancel_ends_answered(new_stack):
+def test_call_taken_in_spite_of_cancel_ends_answered(new_stack: Callable[..., Any]) -> None:
     """A 2xx that follows a CANCEL is an answer: the transaction was not ended by the CANCEL (9.2)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -372,7 +375,7 @@ def test_call_taken_in_spite_of_cancel_ends_answered(new_stack):
 
 
 @pytest.mark.parametrize("status", [180, 200, 302])
-def test_faulty_response_changes_nothing(new_stack, status):
+def test_faulty_response_changes_nothing(new_stack: Callable[..., Any], status: int) -> None:
     """A response that cannot be put into octets is its maker's error, and an answer is still owed (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -386,7 +389,7 @@ def test_faulty_response_changes_nothing(new_stack, status):
     assert stack.sent() == ["100", "486"]
 
 
-def test_request_is_let_go_with_the_final_response(new_stack):
+def test_request_is_let_go_with_the_final_response(new_stack: Callable[..., Any]) -> None:
     """After the final response only match key, tag and octets are needed, so the request is not kept (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")

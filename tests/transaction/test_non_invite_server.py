@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.transaction.figures import Figures
@@ -109,7 +112,7 @@ RELIABLE = {
 FIGURES = Figures("MESSAGE", SITUATIONS, INPUTS, UNRELIABLE, RELIABLE)
 
 
-def test_figures_are_total():
+def test_figures_are_total() -> None:
     """Figure 8 as held here has every state that is not an INVITE's, with every input (17.2.2)."""
     FIGURES.check_is_total(set(State) - {State.CONFIRMED, State.ACCEPTED}, {"Completed", "silent"})
 
@@ -118,20 +121,20 @@ def test_figures_are_total():
 @pytest.mark.requirement("17.2.2-8", "17.2.2-10", "17.2.2-11", "17.2.2-12", "17.2.2-13")
 @pytest.mark.requirement("4320-1", "4320-2", "4320-3", "4320-4", "9.2-7", "9.2-8")
 @pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
-def test_figure(new_stack, transport, situation, event):
+def test_figure(new_stack: Callable[..., Any], transport: Any, situation: Any, event: Any) -> None:
     """Each state answers each input with what figure 8 and RFC 4320 say: sent, next state, told (17.2.2)."""
     FIGURES.check(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.4-2", "17.2.4-3")
 @pytest.mark.parametrize(("transport", "situation", "event"), FIGURES.cells)
-def test_figure_when_sending_fails(new_stack, transport, situation, event):
+def test_figure_when_sending_fails(new_stack: Callable[..., Any], transport: Any, situation: Any, event: Any) -> None:
     """Where a response is due and cannot be sent, the transaction user is told and the state is Terminated (17.2.4)."""
     FIGURES.check_when_sending_fails(new_stack(transport), situation, event)
 
 
 @pytest.mark.requirement("17.2.2-9", "17.2.2-10", "17.2.2-12", "17.2.2-13")
-def test_timer_j_on_unreliable_transports(new_stack):
+def test_timer_j_on_unreliable_transports(new_stack: Callable[..., Any]) -> None:
     """For 64*T1 each retransmission brings back the final response; then it is a new request (17.2.2)."""
     stack = new_stack("UDP")
     stack.receive("MESSAGE")
@@ -150,7 +153,7 @@ def test_timer_j_on_unreliable_transports(new_stack):
 
 @pytest.mark.requirement("17.2.2-9", "17.2.2-13")
 @pytest.mark.parametrize("transport", ["TCP", "TLS"])
-def test_timer_j_on_reliable_transports(new_stack, transport):
+def test_timer_j_on_reliable_transports(new_stack: Callable[..., Any], transport: Any) -> None:
     """On reliable transports the transaction is destroyed with the final response, and needs no timer (17.2.2)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -163,7 +166,7 @@ def test_timer_j_on_reliable_transports(new_stack, transport):
 
 @pytest.mark.requirement("4320-2", "4320-3")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_late_100(new_stack, transport):
+def test_late_100(new_stack: Callable[..., Any], transport: Any) -> None:
     """A 100 is sent once, as a client's Timer E reaches T2: 3.5 s after the request, not before (RFC 4320, 4.1)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -174,7 +177,7 @@ def test_late_100(new_stack, transport):
 
 
 @pytest.mark.requirement("4320-3")
-def test_late_100_follows_t1_and_t2(new_stack):
+def test_late_100_follows_t1_and_t2(new_stack: Callable[..., Any]) -> None:
     """The 100 comes when an interval that doubles from T1 is reset to T2, whatever these are (RFC 4320, 4.1)."""
     stack = new_stack(timers=Timers(t1=0.25, t2=4.0))
     stack.receive("MESSAGE")
@@ -183,7 +186,7 @@ def test_late_100_follows_t1_and_t2(new_stack):
 
 
 @pytest.mark.parametrize("answered", [0.5, 3.0])
-def test_no_100_after_the_final_response(new_stack, answered):
+def test_no_100_after_the_final_response(new_stack: Callable[..., Any], answered: Any) -> None:
     """A request that is answered before 3.5 s have passed gets no 100 (RFC 4320, 4.1)."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -195,7 +198,7 @@ def test_no_100_after_the_final_response(new_stack, answered):
 
 
 @pytest.mark.requirement("8.2.6.1-3", "8.2.6.1-4", "8.2.6.1-5")
-def test_late_100_has_the_timestamp(new_stack):
+def test_late_100_has_the_timestamp(new_stack: Callable[..., Any]) -> None:
     """The Timestamp of the request is copied into its 100, with the seconds that we took (8.2.6.1)."""
     stack = new_stack()
     stack.receive("MESSAGE", headers=(("Timestamp", "54"),))
@@ -207,7 +210,7 @@ def test_late_100_has_the_timestamp(new_stack):
 @pytest.mark.requirement("17.2.2-7", "17.2.2-8")
 @pytest.mark.parametrize("status", [200, 299, 300, 404, 487, 500, 699])
 @pytest.mark.parametrize("late", [False, True])
-def test_final_responses(new_stack, status, late):
+def test_final_responses(new_stack: Callable[..., Any], status: int, late: Any) -> None:
     """Every final response is sent, from Trying and from Proceeding, and leads to Completed (17.2.2)."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -223,7 +226,7 @@ def test_final_responses(new_stack, status, late):
 @pytest.mark.requirement("4320-1")
 @pytest.mark.parametrize("status", [101, 180, 199])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_no_provisional_but_100(new_stack, transport, status):
+def test_no_provisional_but_100(new_stack: Callable[..., Any], transport: Any, status: int) -> None:
     """No provisional response other than 100 is sent to a non-INVITE, at no time on no transport (RFC 4320, 4.1)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -237,7 +240,7 @@ def test_no_provisional_but_100(new_stack, transport, status):
 @pytest.mark.requirement("4320-4")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("late", [False, True])
-def test_408_is_never_sent(new_stack, transport, late):
+def test_408_is_never_sent(new_stack: Callable[..., Any], transport: Any, late: Any) -> None:
     """No 408 is sent to a non-INVITE; the request is then met with silence until Timer J (RFC 4320, 4.2)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -254,7 +257,7 @@ def test_408_is_never_sent(new_stack, transport, late):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_faulty_response_changes_nothing(new_stack, transport):
+def test_faulty_response_changes_nothing(new_stack: Callable[..., Any], transport: Any) -> None:
     """A response that cannot be put into octets is its maker's error, and an answer is still owed (17.2.2)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -18,26 +19,26 @@ OFFER = '192.0.2.1:5060;oc;oc-algo="loss,A"'
 class Load:
     """An overload measurement on a clock, whose reactor turns take as long as the test says."""
 
-    def __init__(self, max_lag=0.2):
+    def __init__(self, max_lag: float = 0.2) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.waiting = self.worked = 0.0
         self.overload = Overload(self.clock, max_lag, lambda: self.waiting, lambda: self.worked)
         self.overload.start()
 
-    def turns(self, number, seconds=0.1, work=0.0):
+    def turns(self, number: int, seconds: float = 0.1, work: float = 0.0) -> None:
         """Let so many turns pass, each of so many *seconds*, of which *work* is the share for requests taken."""
         for _ in range(number):
             self.worked += work * seconds
             self.clock.advance(seconds)
 
     @property
-    def refused(self):
+    def refused(self) -> Any:
         """How many of the next 1000 requests are refused."""
         return sum(self.overload.refuses(UDP) for _ in range(1000))
 
 
-def test_nothing_to_do():
+def test_nothing_to_do() -> None:
     """A server in time refuses nothing."""
     load = Load()
     load.turns(100, 0.05)
@@ -45,7 +46,7 @@ def test_nothing_to_do():
     assert load.refused == 0
 
 
-def test_hiccup():
+def test_hiccup() -> None:
     """One turn that took long, a suspended machine's hour even, refuses nobody."""
     load = Load()
     for seconds in (0.4, 5, 3600):
@@ -55,7 +56,7 @@ def test_hiccup():
         assert load.overload.loss == 0
 
 
-def test_slow_turns():
+def test_slow_turns() -> None:
     """When turns go on to be too long, the share that is refused rises, and faster the longer they are."""
     short, long = Load(), Load()
     short.turns(3, 0.35)
@@ -65,7 +66,7 @@ def test_slow_turns():
     assert long.overload.loss == 99, "some are taken, or nobody would know when it is over"
 
 
-def test_share():
+def test_share() -> None:
     """Of new requests just the share is refused, one here and one there."""
     load = Load()
     load.overload.loss = 30.0
@@ -74,7 +75,7 @@ def test_share():
     assert not any(a and b for a, b in itertools.pairwise(pattern))
 
 
-def test_hysteresis():
+def test_hysteresis() -> None:
     """Between half the bound and the bound nothing changes; below, the share falls slowly, to nothing."""
     load = Load()
     load.turns(5, 0.5)
@@ -88,7 +89,7 @@ def test_hysteresis():
     assert load.overload.loss == 0
 
 
-def test_backlog_of_requests():
+def test_backlog_of_requests() -> None:
     """A socket that is not read to its end for too long counts as late, if requests that we take are the reason."""
     load = Load()
     load.waiting = 0.5
@@ -97,7 +98,7 @@ def test_backlog_of_requests():
     assert load.overload.lag == 0.5
 
 
-def test_backlog_is_no_matter_of_connections():
+def test_backlog_is_no_matter_of_connections() -> None:
     """Who comes by a connection has its turn, whatever waits in a UDP socket; turns that are late concern everybody."""
     load = Load()
     load.waiting = 1.0
@@ -108,7 +109,7 @@ def test_backlog_is_no_matter_of_connections():
     assert load.overload.loss_on(TCP) == 99
 
 
-def test_backlog_while_nearly_all_is_refused():
+def test_backlog_while_nearly_all_is_refused() -> None:
     """That little work is done since most is refused is no sign that there is little to do."""
     load = Load()
     load.waiting = 1.0
@@ -118,7 +119,7 @@ def test_backlog_while_nearly_all_is_refused():
     assert load.overload.loss == 99
 
 
-def test_flood_of_nothing():
+def test_flood_of_nothing() -> None:
     """A flood of what is not taken anyhow is no reason to refuse what is."""
     load = Load()
     load.waiting = 5.0
@@ -127,7 +128,7 @@ def test_flood_of_nothing():
     assert load.overload.lag == pytest.approx(0, abs=1e-6)
 
 
-def test_stop():
+def test_stop() -> None:
     """After `stop` nothing is measured and nothing refused; it may be started again."""
     load = Load()
     load.turns(5, 1)
@@ -140,7 +141,7 @@ def test_stop():
     assert len(load.clock.getDelayedCalls()) == 1
 
 
-def answered(load, sent_by, branch="z9hG4bK1", **fields):
+def answered(load: Any, sent_by: str, branch: str = "z9hG4bK1", **fields: Any) -> Any:
     """The topmost Via of a response to a request from *sent_by*, and the text of all of them."""
     request = make_request(branch=branch, sent_by=sent_by, **fields)
     load.overload.answer_offer(request, UDP)
@@ -149,7 +150,7 @@ def answered(load, sent_by, branch="z9hG4bK1", **fields):
 
 
 @pytest.mark.requirement("7339-1")
-def test_feedback_in_overload():
+def test_feedback_in_overload() -> None:
     """Who offers "oc" is told the share to hold back, the algorithm, how long it holds, and a sequence number."""
     load = Load()
     load.turns(5, 0.5)
@@ -164,7 +165,7 @@ def test_feedback_in_overload():
 
 
 @pytest.mark.requirement("7339-1")
-def test_feedback_without_overload():
+def test_feedback_without_overload() -> None:
     """With nothing to hold back it is said that there is not, which also ends what was said before."""
     via, _ = answered(Load(), OFFER)
     assert via.parameters["oc"] == "0"
@@ -184,7 +185,7 @@ def test_feedback_without_overload():
         ('192.0.2.1;oc;oc-algo="loss"', "old"),
     ],
 )
-def test_no_feedback(sent_by, branch):
+def test_no_feedback(sent_by: str, branch: Any) -> None:
     """Without the offer, or the offer of our algorithm, the Via goes back as it came; so it does for RFC 2543."""
     load = Load()
     load.turns(5, 0.5)
@@ -194,14 +195,14 @@ def test_no_feedback(sent_by, branch):
 
 @pytest.mark.requirement("7339-1")
 @pytest.mark.parametrize("algorithms", ["loss", '"loss"', '"rate, LOSS"', '"loss,rate"'])
-def test_spellings_of_the_offer(algorithms):
+def test_spellings_of_the_offer(algorithms: Any) -> None:
     """The list of algorithms may be a token or quoted, in any case, with ours anywhere."""
     via, _ = answered(Load(), f"192.0.2.1;oc;oc-algo={algorithms}")
     assert via.parameters["oc"] == "0"
 
 
 @pytest.mark.requirement("7339-1")
-def test_only_the_topmost_via():
+def test_only_the_topmost_via() -> None:
     """It is told to the next hop alone: the other Via values are as they came."""
     below = 'SIP/2.0/UDP 192.0.2.2;oc;oc-algo="loss";branch=z9hG4bK2'
     via, values = answered(Load(), OFFER, headers=(("Via", below),))
@@ -215,7 +216,7 @@ def test_only_the_topmost_via():
 
 
 @pytest.mark.requirement("7339-1")
-def test_sequence_number():
+def test_sequence_number() -> None:
     """The sequence number rises with every measurement, also when the clock is set back."""
     load = Load()
     numbers = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -14,29 +15,29 @@ from twisted_sipuas.transaction.queues import Timed, TimerQueue
 class Entry(Timed):
     """Notes in *log* when it timed out, and then does as it is told."""
 
-    def __init__(self, name, clock, log, then=None):
+    def __init__(self, name: Any, clock: Clock, log: Any, then: Any = None) -> None:
         super().__init__()
         self.name, self.clock, self.log, self.then = name, clock, log, then
 
-    def timed_out(self):
+    def timed_out(self) -> None:
         self.log.append((self.name, self.clock.seconds()))
         if self.then is not None:
             self.then()
 
 
 @pytest.fixture
-def clock():
+def clock() -> Any:
     return Clock()
 
 
 @pytest.fixture
-def log():
+def log() -> Any:
     return []
 
 
-def test_each_times_out_when_it_is_due(clock, log):
+def test_each_times_out_when_it_is_due(clock: Clock, log: Any) -> None:
     """Entries time out in the order in which they came, each after its own time."""
-    queue = TimerQueue(clock, 4)
+    queue: Any = TimerQueue(clock, 4)
     for number in range(3):
         queue.append(Entry(number, clock, log))
         clock.advance(0.5)
@@ -47,9 +48,9 @@ def test_each_times_out_when_it_is_due(clock, log):
     assert (len(queue), clock.getDelayedCalls()) == (0, [])
 
 
-def test_one_call_on_the_clock(clock, log):
+def test_one_call_on_the_clock(clock: Clock, log: Any) -> None:
     """However many entries there are, the clock has one call, and none when there are none."""
-    queue = TimerQueue(clock, 4)
+    queue: Any = TimerQueue(clock, 4)
     entries = [Entry(number, clock, log) for number in range(100)]
     for entry in entries:
         queue.append(entry)
@@ -63,9 +64,9 @@ def test_one_call_on_the_clock(clock, log):
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_who_leaves_early_leaves_nothing(clock, log, which):
+def test_who_leaves_early_leaves_nothing(clock: Clock, log: Any, which: Any) -> None:
     """An entry that stops waiting is not kept; the others time out as they would have."""
-    queue = TimerQueue(clock, 4)
+    queue: Any = TimerQueue(clock, 4)
     entries = [Entry(number, clock, log) for number in range(3)]
     for entry in entries:
         queue.append(entry)
@@ -81,9 +82,9 @@ def test_who_leaves_early_leaves_nothing(clock, log, which):
     assert log == [(number, 4 + number / 2) for number in range(3) if number != which]
 
 
-def test_stopping_twice_does_no_harm(clock, log):
+def test_stopping_twice_does_no_harm(clock: Clock, log: Any) -> None:
     """An entry that waits nowhere stops waiting without complaint."""
-    queue = TimerQueue(clock, 4)
+    queue: Any = TimerQueue(clock, 4)
     entry = Entry(0, clock, log)
     entry.stop_waiting()
     queue.append(entry)
@@ -93,10 +94,10 @@ def test_stopping_twice_does_no_harm(clock, log):
     assert len(queue) == 0
 
 
-def test_again_from_within(clock, log):
+def test_again_from_within(clock: Clock, log: Any) -> None:
     """An entry may go into the same queue again as it times out, and waits as long as before."""
-    queue = TimerQueue(clock, 2)
-    entry = Entry("again", clock, log, lambda: queue.append(entry) if len(log) < 3 else None)
+    queue: Any = TimerQueue(clock, 2)
+    entry: Entry = Entry("again", clock, log, lambda: queue.append(entry) if len(log) < 3 else None)
     queue.append(entry)
     clock.pump([0.5] * 20)
 
@@ -104,10 +105,10 @@ def test_again_from_within(clock, log):
     assert clock.getDelayedCalls() == []
 
 
-def test_removal_from_within(clock, log):
+def test_removal_from_within(clock: Any, log: Any) -> None:
     """An entry that times out may stop others from it, all of them too."""
-    queue = TimerQueue(clock, 2)
-    others = [Entry(number, clock, log) for number in range(3)]
+    queue: Any = TimerQueue(clock, 2)
+    others: list[Any] = [Entry(number, clock, log) for number in range(3)]
     queue.append(Entry("first", clock, log, lambda: [other.stop_waiting() for other in others]))
     for other in others:
         queue.append(other)
@@ -117,13 +118,13 @@ def test_removal_from_within(clock, log):
     assert (len(queue), clock.getDelayedCalls()) == (0, [])
 
 
-def test_exception_does_not_stop_the_others(clock, log):
+def test_exception_does_not_stop_the_others(clock: Clock, log: Any) -> None:
     """An exception goes to the clock as any call's would, and the queue goes on."""
 
-    def fault():
+    def fault() -> None:
         raise RuntimeError("a fault of the entry's")
 
-    queue = TimerQueue(clock, 2)
+    queue: Any = TimerQueue(clock, 2)
     queue.append(Entry(0, clock, log, fault))
     queue.append(Entry(1, clock, log))
     with pytest.raises(RuntimeError):
@@ -133,9 +134,9 @@ def test_exception_does_not_stop_the_others(clock, log):
     assert log == [(0, 2.0), (1, 2.0)]
 
 
-def test_many_are_served_in_turns(clock, log):
+def test_many_are_served_in_turns(clock: Clock, log: Any) -> None:
     """So many at once are served that others get their turn in between, and all are served when they are due."""
-    queue = TimerQueue(clock, 2)
+    queue: Any = TimerQueue(clock, 2)
     for number in range(1000):
         queue.append(Entry(number, clock, log))
     turns = []
@@ -146,10 +147,10 @@ def test_many_are_served_in_turns(clock, log):
     assert turns == [256]
 
 
-def test_fractions_are_rounded_alike(clock, log):
+def test_fractions_are_rounded_alike(clock: Clock, log: Any) -> None:
     """Sums of fractions that come out a little less than they should make nobody wait a turn longer."""
     clock.advance(1_700_000_000)
-    queue = TimerQueue(clock, 0.3)
+    queue: Any = TimerQueue(clock, 0.3)
     for _ in range(3):
         queue.append(Entry(0, clock, log))
         clock.advance(0.1)
@@ -158,10 +159,10 @@ def test_fractions_are_rounded_alike(clock, log):
     assert len(log) == 3
 
 
-def test_clock_that_is_set_back(clock, log):
+def test_clock_that_is_set_back(clock: Clock, log: Any) -> None:
     """Entries from before the clock was set back do not keep later ones waiting."""
     clock.advance(3600)
-    queue = TimerQueue(clock, 2)
+    queue: Any = TimerQueue(clock, 2)
     queue.append(Entry("before", clock, log))
     clock.rightNow -= 3600
     queue.append(Entry("after", clock, log))

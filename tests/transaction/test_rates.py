@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +12,12 @@ from twisted.internet.task import Clock
 from twisted_sipuas.transaction.rates import Rates
 
 
-def taken(rates, source="a", tries=1000):
+def taken(rates: Any, source: str = "a", tries: int = 1000) -> Any:
     """How many of so many *tries* are admitted now."""
     return sum(rates.admit(source) for _ in range(tries))
 
 
-def test_burst_and_rate():
+def test_burst_and_rate() -> None:
     """A source may have the burst at once, and from then on the rate, whatever others have."""
     clock = Clock()
     rates = Rates(clock, rate=10, burst=20)
@@ -28,7 +30,7 @@ def test_burst_and_rate():
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 30)), max_size=60))
-def test_never_more_than_the_bucket_holds(steps):
+def test_never_more_than_the_bucket_holds(steps: Any) -> None:
     """In any pattern of time and tries, what is admitted is what a token bucket that was full at first lets through."""
     clock = Clock()
     rates = Rates(clock, rate=8, burst=16)
@@ -41,7 +43,7 @@ def test_never_more_than_the_bucket_holds(steps):
         tokens -= expected
 
 
-def test_amounts():
+def test_amounts() -> None:
     """What is asked for may have any amount; one too big for what is left leaves that to a smaller one."""
     clock = Clock()
     rates = Rates(clock, rate=1000, burst=65536)
@@ -52,7 +54,7 @@ def test_amounts():
     assert rates.admit("a", 1000)
 
 
-def test_forgotten_in_time():
+def test_forgotten_in_time() -> None:
     """Once its bucket must be full again a source is not kept, and while it may not be full, it is."""
     clock = Clock()
     rates = Rates(clock, rate=10, burst=20)
@@ -67,7 +69,7 @@ def test_forgotten_in_time():
     assert len(rates) <= 2
 
 
-def test_clock_set_back():
+def test_clock_set_back() -> None:
     """A clock that is set back locks nobody out."""
     clock = Clock()
     clock.advance(1000)
@@ -78,7 +80,7 @@ def test_clock_set_back():
     assert taken(rates) == 0
 
 
-def test_bounded_number_of_sources():
+def test_bounded_number_of_sources() -> None:
     """However many sources there are, few are remembered, and the counter tells of those forgotten too soon."""
     rates = Rates(Clock(), rate=10, burst=20, most=100)
     for number in range(1000):
@@ -89,7 +91,7 @@ def test_bounded_number_of_sources():
 
 
 @pytest.mark.parametrize("others", [50, 99])
-def test_others_do_not_reset_it(others):
+def test_others_do_not_reset_it(others: Any) -> None:
     """As long as the table has room, what others do does not give a source more than it may have."""
     rates = Rates(Clock(), rate=10, burst=20, most=100)
     assert taken(rates) == 20

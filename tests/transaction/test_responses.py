@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.transaction.answers import answering, challenge, to_tag
 from twisted_sipuas.errors import SIPError
-from twisted_sipuas.syntax.message import Response
+from twisted_sipuas.syntax.message import Request, Response
 
 # To tags (8.2.6.2, 19.3)
 
 
 @pytest.mark.requirement("8.2.6.2-8", "8.2.6.2-10", "8.2.6.2-9")
-def test_one_to_tag_for_all_responses(new_stack):
+def test_one_to_tag_for_all_responses(new_stack: Callable[..., Any]) -> None:
     """All responses to one request carry one To tag, but for the 100, which has none (8.2.6.2)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -29,7 +31,7 @@ def test_one_to_tag_for_all_responses(new_stack):
 
 @pytest.mark.requirement("8.2.6.2-6")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "CANCEL"])
-def test_to_tag_of_the_request_wins(new_stack, method):
+def test_to_tag_of_the_request_wins(new_stack: Callable[..., Any], method: str) -> None:
     """With a To tag in the request, the To of every response equals it (8.2.6.2)."""
     to = '"Bob" <sip:bob@example.com>;x=1;tag=314159'
     stack = new_stack()
@@ -43,7 +45,7 @@ def test_to_tag_of_the_request_wins(new_stack, method):
 
 @pytest.mark.requirement("19.3-1", "19.3-2")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "CANCEL"])
-def test_to_tags_are_random(new_stack, method):
+def test_to_tags_are_random(new_stack: Callable[..., Any], method: str) -> None:
     """A To tag has 64 random bits, and two transactions never share one (19.3)."""
     stack = new_stack(answer=answering(404))
     for number in range(200):
@@ -60,7 +62,7 @@ def test_to_tags_are_random(new_stack, method):
 
 
 @pytest.mark.requirement("8.2.6.2-9")
-def test_100_may_have_a_to_tag(new_stack):
+def test_100_may_have_a_to_tag(new_stack: Callable[..., Any]) -> None:
     """A 100 that the transaction user gave a To tag keeps it; we add none (8.2.6.2)."""
     stack = new_stack()
     request = stack.receive("INVITE")
@@ -72,7 +74,7 @@ def test_100_may_have_a_to_tag(new_stack):
 
 @pytest.mark.requirement("19.3-3")
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_self_call(new_stack, is_stateless):
+def test_self_call(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """The tag that we answer with is not the From tag of the INVITE, even where that is one of ours (19.3)."""
     stack = new_stack(answer=answering(486), is_stateless=is_stateless)
     tag = "9fxced76sl"
@@ -86,7 +88,7 @@ def test_self_call(new_stack, is_stateless):
 
 
 @pytest.mark.requirement("17.2.1-2", "17.2.1-4")
-def test_100_after_200_ms(new_stack):
+def test_100_after_200_ms(new_stack: Callable[..., Any]) -> None:
     """The INVITE gets its 100 as 200 ms have passed, once, and without a To tag (17.2.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -103,7 +105,7 @@ def test_100_after_200_ms(new_stack):
 @pytest.mark.requirement("17.2.1-3")
 @pytest.mark.parametrize("status", [100, 180, 200, 302])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_no_100_if_answered_before(new_stack, status, at_once):
+def test_no_100_if_answered_before(new_stack: Callable[..., Any], status: int, at_once: Any) -> None:
     """An INVITE that got any response within 200 ms gets no 100 (17.2.1)."""
     stack = new_stack(answer=answering(status) if at_once else None)
     stack.receive("INVITE")
@@ -128,7 +130,7 @@ def test_no_100_if_answered_before(new_stack, status, at_once):
         ("", None),
     ],
 )
-def test_100_has_the_timestamp(new_stack, timestamp, copied):
+def test_100_has_the_timestamp(new_stack: Callable[..., Any], timestamp: Any, copied: Any) -> None:
     """The Timestamp of the request is copied into the 100, with our delay in seconds; a malformed one not (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", timestamp),))
@@ -139,7 +141,7 @@ def test_100_has_the_timestamp(new_stack, timestamp, copied):
 
 
 @pytest.mark.requirement("8.2.6.1-5")
-def test_delay_is_that_of_the_sending(new_stack):
+def test_delay_is_that_of_the_sending(new_stack: Callable[..., Any]) -> None:
     """The delay in the Timestamp is what really passed, also where the clock was late (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -150,7 +152,7 @@ def test_delay_is_that_of_the_sending(new_stack):
 
 @pytest.mark.requirement("8.2.6.1-1")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack, transport):
+def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack: Callable[..., Any], transport: Any) -> None:
     """A non-INVITE gets no provisional response before RFC 4320 asks for a 100, nor a handler's at all (8.2.6.1)."""
     stack = new_stack(transport)
     stack.receive("MESSAGE")
@@ -164,7 +166,7 @@ def test_no_provisional_to_a_non_invite_that_is_answered_soon(new_stack, transpo
 
 @pytest.mark.requirement("8.2.6.1-2")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_final_response_to_a_non_invite_is_not_held_back(new_stack, transport):
+def test_final_response_to_a_non_invite_is_not_held_back(new_stack: Callable[..., Any], transport: Any) -> None:
     """A non-INVITE gets its final response as soon as the transaction user has it, at once or later (8.2.6.1)."""
     stack = new_stack(transport, answering(200))
     stack.receive("MESSAGE")
@@ -182,7 +184,7 @@ def test_final_response_to_a_non_invite_is_not_held_back(new_stack, transport):
 
 @pytest.mark.requirement("8.2.7-1", "8.2.7-8", "8.2.7-9", "17.2-1")
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_stateless_answer(new_stack, method):
+def test_stateless_answer(new_stack: Callable[..., Any], method: str) -> None:
     """A stateless refusal is made anew for each retransmission, with the same tag, and nothing is kept (8.2.7)."""
     stack = new_stack(answer=challenge)
     stack.receive(method)
@@ -198,7 +200,7 @@ def test_stateless_answer(new_stack, method):
 
 
 @pytest.mark.requirement("8.2.6.2-6")
-def test_stateless_answer_keeps_the_to_tag(new_stack):
+def test_stateless_answer_keeps_the_to_tag(new_stack: Callable[..., Any]) -> None:
     """With a To tag in the request, a stateless answer has that one too (8.2.6.2)."""
     stack = new_stack(answer=challenge)
     stack.receive("INVITE", to="<sip:bob@example.com>;tag=314159")
@@ -210,7 +212,7 @@ def test_stateless_answer_keeps_the_to_tag(new_stack):
 @pytest.mark.parametrize(
     "other", [{"branch": "z9hG4bKx"}, {"from_tag": "x"}, {"call_id": "x"}, {"cseq": 2}, {"to": "<sip:x@example.com>"}]
 )
-def test_stateless_tags_tell_requests_apart(new_stack, other):
+def test_stateless_tags_tell_requests_apart(new_stack: Callable[..., Any], other: Any) -> None:
     """Stateless tags differ between requests, and between services, whose secret nobody knows (8.2.7, 19.3)."""
     stack, another = new_stack(answer=challenge), new_stack(answer=challenge)
     stack.receive("INVITE")
@@ -223,7 +225,7 @@ def test_stateless_tags_tell_requests_apart(new_stack, other):
 
 
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_stateless_answer_that_comes_later(new_stack, method):
+def test_stateless_answer_that_comes_later(new_stack: Callable[..., Any], method: str) -> None:
     """Once `request_received` returned, a stateless answer is a stateful one: the request is known by then (8.2.7)."""
     stack = new_stack()
     stack.receive(method)
@@ -234,10 +236,10 @@ def test_stateless_answer_that_comes_later(new_stack, method):
     assert to_tag(stack.last) == stack.transaction.to_tag
 
 
-def test_stateless_answer_after_a_provisional(new_stack):
+def test_stateless_answer_after_a_provisional(new_stack: Callable[..., Any]) -> None:
     """After a provisional response a stateless answer is a stateful one, with the same To tag (8.2.6.2)."""
 
-    def ring_and_refuse(request, transaction):
+    def ring_and_refuse(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(180))
         challenge(request, transaction)
 
@@ -249,7 +251,7 @@ def test_stateless_answer_after_a_provisional(new_stack):
     assert {to_tag(response) for response in stack.flow.responses} == {stack.transaction.to_tag}
 
 
-def test_stateless_provisional_is_stateful(new_stack):
+def test_stateless_provisional_is_stateful(new_stack: Callable[..., Any]) -> None:
     """A provisional response cannot be the last word, so `respond_statelessly` sends it as `respond` does (8.2.7)."""
     stack = new_stack(answer=lambda request, transaction: transaction.respond_statelessly(request.response(180)))
     stack.receive("INVITE")
@@ -258,10 +260,10 @@ def test_stateless_provisional_is_stateful(new_stack):
     assert (stack.sent(), stack.told()) == (["180", "180"], ["request"])
 
 
-def test_stateless_answer_is_the_last(new_stack):
+def test_stateless_answer_is_the_last(new_stack: Callable[..., Any]) -> None:
     """After a stateless answer every other is dropped, and an exception only logged (8.2.7)."""
 
-    def challenge_and_more(request, transaction):
+    def challenge_and_more(request: Request, transaction: Any) -> None:
         challenge(request, transaction)
         challenge(request, transaction)
         transaction.respond(request.response(404))
@@ -274,7 +276,7 @@ def test_stateless_answer_is_the_last(new_stack):
     assert stack.told() == ["request", "ended: answered"]
 
 
-def test_stateless_answer_that_cannot_be_sent(new_stack):
+def test_stateless_answer_that_cannot_be_sent(new_stack: Callable[..., Any]) -> None:
     """A stateless answer that cannot be sent is told and counted as any other (17.2.4)."""
     stack = new_stack(answer=challenge)
     stack.flow.failure = "no route to host"
@@ -286,7 +288,7 @@ def test_stateless_answer_that_cannot_be_sent(new_stack):
 
 @pytest.mark.requirement("8.2.6.1-3")
 @pytest.mark.parametrize(("wait", "copied"), [(0, "54 0.000"), (0.1, "54 0.100")])
-def test_timestamp_in_a_100_of_the_transaction_user(new_stack, wait, copied):
+def test_timestamp_in_a_100_of_the_transaction_user(new_stack: Callable[..., Any], wait: Any, copied: Any) -> None:
     """A 100 that the transaction user sends by itself has the Timestamp too (8.2.6.1)."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -295,7 +297,7 @@ def test_timestamp_in_a_100_of_the_transaction_user(new_stack, wait, copied):
     assert stack.last.headers.get("Timestamp") == copied
 
 
-def test_timestamp_that_is_there_already(new_stack):
+def test_timestamp_that_is_there_already(new_stack: Callable[..., Any]) -> None:
     """A Timestamp of the transaction user's own is left as it is."""
     stack = new_stack()
     stack.receive("INVITE", headers=(("Timestamp", "54"),))
@@ -303,7 +305,7 @@ def test_timestamp_that_is_there_already(new_stack):
     assert stack.last.headers.get_all("Timestamp") == ["54 9"]
 
 
-def test_timestamp_when_the_clock_is_set_back(new_stack):
+def test_timestamp_when_the_clock_is_set_back(new_stack: Callable[..., Any]) -> None:
     """A delay is never less than nothing, as the grammar has it (25.1)."""
     stack = new_stack()
     stack.clock.advance(3600)
@@ -314,10 +316,10 @@ def test_timestamp_when_the_clock_is_set_back(new_stack):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_challenge_leaves_nothing_behind(new_stack, is_stateless):
+def test_challenge_leaves_nothing_behind(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """A challenge is sent statelessly: whoever asks for thousands has none of them kept (8.2.7)."""
 
-    def challenge(request, transaction):
+    def challenge(request: Request, transaction: Any) -> None:
         raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="x"')])
 
     stack = new_stack(answer=challenge, is_stateless=is_stateless)
@@ -330,7 +332,7 @@ def test_challenge_leaves_nothing_behind(new_stack, is_stateless):
 
 
 @pytest.mark.requirement("4320-4")
-def test_no_408_sent_statelessly(new_stack):
+def test_no_408_sent_statelessly(new_stack: Callable[..., Any]) -> None:
     """A 408 to a request other than INVITE is not sent, statelessly neither (RFC 4320, 4.2)."""
     stack = new_stack(answer=lambda request, transaction: transaction.respond_statelessly(request.response(408)))
     stack.receive("MESSAGE")

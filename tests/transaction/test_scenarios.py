@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 
 @pytest.mark.requirement("17.2.1-7", "17.2.1-14", "17.2.1-15", "17.2.1-16", "17.2.1-20")
-def test_redirected_call_over_udp(new_stack):
+def test_redirected_call_over_udp(new_stack: Callable[..., Any]) -> None:
     """INVITE, 302, and the ACK is lost once: the 302 is resent until an ACK comes (17.2.1)."""
     stack = new_stack("UDP")
 
@@ -46,7 +49,7 @@ def test_redirected_call_over_udp(new_stack):
 
 
 @pytest.mark.requirement("17.2.1-12", "17.2.1-20")
-def test_redirected_call_over_tcp(new_stack):
+def test_redirected_call_over_tcp(new_stack: Callable[..., Any]) -> None:
     """INVITE, 302, ACK on a connection: everything once, and over with the ACK (17.2.1)."""
     stack = new_stack("TCP")
 
@@ -67,7 +70,7 @@ def test_redirected_call_over_tcp(new_stack):
 
 @pytest.mark.requirement("9.2-6", "9.2-8", "9.2-9", "9.2-10", "8.2.6.2-10")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_cancelled_call(new_stack, transport):
+def test_cancelled_call(new_stack: Callable[..., Any], transport: Any) -> None:
     """INVITE, 180, CANCEL, 200 to the CANCEL, 487 to the INVITE, ACK (9.2)."""
     stack = new_stack(transport)
 
@@ -98,7 +101,7 @@ def test_cancelled_call(new_stack, transport):
 
 
 @pytest.mark.requirement("9.2-5")
-def test_cancel_that_crosses_the_200(new_stack):
+def test_cancel_that_crosses_the_200(new_stack: Callable[..., Any]) -> None:
     """INVITE, 200, and a CANCEL that comes too late: the call stands, and its ACK is the transaction user's (9.2)."""
     stack = new_stack("UDP")
 
@@ -124,7 +127,7 @@ def test_cancel_that_crosses_the_200(new_stack):
 
 
 @pytest.mark.requirement("17.2.2-6", "17.2.2-10", "4320-3")
-def test_slow_message_over_udp(new_stack):
+def test_slow_message_over_udp(new_stack: Callable[..., Any]) -> None:
     """MESSAGE, whose handler takes four seconds: retransmissions are absorbed, a late 100 stops them, then 202."""
     stack = new_stack("UDP")
 
@@ -154,7 +157,7 @@ def test_slow_message_over_udp(new_stack):
 
 
 @pytest.mark.requirement("17.2.1-18", "17.2.1-19")
-def test_caller_who_vanished(new_stack):
+def test_caller_who_vanished(new_stack: Callable[..., Any]) -> None:
     """INVITE, 486, and no ACK ever: the 486 goes out eleven times, and the transaction user hears of it (17.2.1)."""
     stack = new_stack("UDP")
 

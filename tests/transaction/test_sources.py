@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -11,19 +14,19 @@ from twisted_sipuas.transaction.server import State
 from twisted_sipuas.transaction.sources import Sources
 
 
-def invite(stack, number, flow=None, **fields):
+def invite(stack: Any, number: int, flow: Any = None, **fields: Any) -> Any:
     """Inject an INVITE of its own, and return the response to it."""
     flow = flow or stack.flow
     stack.inject(make_request("INVITE", branch=f"z9hG4bK{number}", call_id=str(number), **fields), flow)
     return flow.responses[-1]
 
 
-def acknowledge(stack, number, to, flow=None):
+def acknowledge(stack: Any, number: int, to: Any, flow: Any = None) -> None:
     """Inject the ACK for a response with the To header field *to*."""
     stack.inject(make_request("ACK", branch=f"z9hG4bK{number}", call_id=str(number), to=to), flow)
 
 
-def test_bound_on_unacknowledged_responses(new_stack):
+def test_bound_on_unacknowledged_responses(new_stack: Callable[..., Any]) -> None:
     """Past the bound the response is sent once, and the transaction is forgotten and told as answered (8.2.7)."""
     stack = new_stack(answer=answering(486), max_unacknowledged=2)
     for number in range(3):
@@ -42,7 +45,7 @@ def test_bound_on_unacknowledged_responses(new_stack):
     assert stack.sent() == ["486", "486"] * 10
 
 
-def test_default_bound(new_stack):
+def test_default_bound(new_stack: Callable[..., Any]) -> None:
     """A source may have 20 of them unless told otherwise, whatever it sends; the rest are sent once."""
     stack = new_stack(answer=answering(486))
     for number in range(100):
@@ -52,7 +55,7 @@ def test_default_bound(new_stack):
     assert len(stack.sent()) == 100 + 20 * 10
 
 
-def test_forgotten_transaction_answers_alike(new_stack):
+def test_forgotten_transaction_answers_alike(new_stack: Callable[..., Any]) -> None:
     """The INVITE that comes again past the bound is answered as before, with the same To tag (8.2.7)."""
     stack = new_stack(answer=answering(486), max_unacknowledged=0)
     first, again, other = invite(stack, 1), invite(stack, 1), invite(stack, 2)
@@ -63,7 +66,7 @@ def test_forgotten_transaction_answers_alike(new_stack):
 
 
 @pytest.mark.requirement("8.2.6.2-10")
-def test_to_tag_of_a_provisional_stays(new_stack):
+def test_to_tag_of_a_provisional_stays(new_stack: Callable[..., Any]) -> None:
     """Past the bound, too, the final response has the To tag of the provisional one (8.2.6.2)."""
     stack = new_stack(max_unacknowledged=0)
     stack.receive("INVITE")
@@ -75,7 +78,7 @@ def test_to_tag_of_a_provisional_stays(new_stack):
 
 
 @pytest.mark.requirement("9.2-9")
-def test_to_tag_of_a_cancel_stays(new_stack):
+def test_to_tag_of_a_cancel_stays(new_stack: Callable[..., Any]) -> None:
     """Past the bound, too, the 487 has the To tag of the 200 to the CANCEL; its end is called cancelled (9.2)."""
     stack = new_stack(max_unacknowledged=0)
     stack.receive("INVITE")
@@ -87,7 +90,7 @@ def test_to_tag_of_a_cancel_stays(new_stack):
     assert stack.told() == ["request", "cancelled", "ended: cancelled"]
 
 
-def test_to_tag_of_the_request_stays(new_stack):
+def test_to_tag_of_the_request_stays(new_stack: Callable[..., Any]) -> None:
     """Past the bound, too, the To tag of a re-INVITE is that of the request (8.2.6.2)."""
     stack = new_stack(answer=answering(488), max_unacknowledged=0)
     stack.receive("INVITE", to="<sip:bob@example.com>;tag=1")
@@ -95,7 +98,7 @@ def test_to_tag_of_the_request_stays(new_stack):
     assert to_tag(stack.last) == stack.transaction.to_tag == "1"
 
 
-def test_ack_with_our_tag_proves_the_source(new_stack):
+def test_ack_with_our_tag_proves_the_source(new_stack: Callable[..., Any]) -> None:
     """Who sends an ACK with the tag that we made receives what we send, and is bounded no more; others are."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     acknowledge(stack, 1, invite(stack, 1).headers.get("To"))
@@ -111,7 +114,7 @@ def test_ack_with_our_tag_proves_the_source(new_stack):
 
 
 @pytest.mark.parametrize("to", ["<sip:bob@example.com>", "<sip:bob@example.com>;tag=guessed"])
-def test_ack_with_another_tag_proves_nothing(new_stack, to):
+def test_ack_with_another_tag_proves_nothing(new_stack: Callable[..., Any], to: Any) -> None:
     """An ACK without the tag that we made ends its own transaction (17.2.3), and proves nothing: it may be forged."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     invite(stack, 1)
@@ -121,7 +124,7 @@ def test_ack_with_another_tag_proves_nothing(new_stack, to):
     assert stack.layer.counters["proven_sources"] == 0
 
 
-def test_ack_with_the_tag_of_the_request_proves_nothing(new_stack):
+def test_ack_with_the_tag_of_the_request_proves_nothing(new_stack: Callable[..., Any]) -> None:
     """The To tag that the INVITE itself brought is known to who forged it."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     to = "<sip:bob@example.com>;tag=1"
@@ -133,7 +136,7 @@ def test_ack_with_the_tag_of_the_request_proves_nothing(new_stack):
 
 
 @pytest.mark.parametrize("how", ["ACK", "Timer H", "stop", "failure"])
-def test_whatever_ends_the_waiting_makes_room(new_stack, how):
+def test_whatever_ends_the_waiting_makes_room(new_stack: Callable[..., Any], how: Any) -> None:
     """A response counts as long as it is resent: until its ACK, Timer H, or the end of the transaction."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     response = invite(stack, 1)
@@ -150,7 +153,7 @@ def test_whatever_ends_the_waiting_makes_room(new_stack, how):
     assert stack.layer.counters["unacknowledged_sources"] == 0
 
 
-def test_provisional_and_2xx_do_not_count(new_stack):
+def test_provisional_and_2xx_do_not_count(new_stack: Callable[..., Any]) -> None:
     """Only a 300 to 699 is resent until its ACK; a 2xx is the transaction user's (17.2.1)."""
     stack = new_stack(answer=answering(200), max_unacknowledged=0)
     stack.receive("INVITE")
@@ -160,7 +163,7 @@ def test_provisional_and_2xx_do_not_count(new_stack):
 
 
 @pytest.mark.parametrize("transport", ["TCP", "TLS"])
-def test_reliable_transports_are_not_bounded(new_stack, transport):
+def test_reliable_transports_are_not_bounded(new_stack: Callable[..., Any], transport: Any) -> None:
     """On a connection nothing is resent, and its source is no forgery (17.2.1)."""
     stack = new_stack(transport, answering(486), max_unacknowledged=0)
     stack.receive("INVITE")
@@ -168,7 +171,7 @@ def test_reliable_transports_are_not_bounded(new_stack, transport):
     assert stack.transaction.state is State.COMPLETED
 
 
-def test_where_the_response_goes_is_what_counts(new_stack):
+def test_where_the_response_goes_is_what_counts(new_stack: Callable[..., Any]) -> None:
     """The source is the host that gets the responses, for it is to be spared."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     for number in (1, 2):
@@ -179,7 +182,7 @@ def test_where_the_response_goes_is_what_counts(new_stack):
     assert stack.layer.counters["sent_once"] == 1
 
 
-def test_ipv6_sources_are_networks(new_stack):
+def test_ipv6_sources_are_networks(new_stack: Callable[..., Any]) -> None:
     """All the addresses of a /64 are one source, for one host may have all of them; ports make no difference."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     for number, (host, port) in enumerate(
@@ -191,7 +194,7 @@ def test_ipv6_sources_are_networks(new_stack):
     assert stack.layer.counters["unacknowledged_sources"] == 2
 
 
-def test_response_once_that_cannot_be_sent(new_stack):
+def test_response_once_that_cannot_be_sent(new_stack: Callable[..., Any]) -> None:
     """A response that is sent once and fails is told as any other failure (17.2.4)."""
     stack = new_stack(max_unacknowledged=0)
     stack.receive("INVITE")
@@ -201,7 +204,7 @@ def test_response_once_that_cannot_be_sent(new_stack):
     assert stack.told() == ["request", "ended: transport failed"]
 
 
-def test_proof_is_for_ten_minutes():
+def test_proof_is_for_ten_minutes() -> None:
     """A source is proven for ten minutes after its latest ACK."""
     clock = Clock()
     sources = Sources(clock, 1)
@@ -217,7 +220,7 @@ def test_proof_is_for_ten_minutes():
     assert not sources.admit("192.0.2.2", 400)
 
 
-def test_proven_sources_are_bounded():
+def test_proven_sources_are_bounded() -> None:
     """Of 10,000 proven sources the one proven longest ago makes room; what has expired goes first."""
     clock = Clock()
     sources = Sources(clock, 1)
@@ -232,14 +235,14 @@ def test_proven_sources_are_bounded():
     assert sources.proven == 1
 
 
-def test_proven_source_is_bounded_too():
+def test_proven_source_is_bounded_too() -> None:
     """A proven source may have fifty times as many, and no more."""
     sources = Sources(Clock(), 2)
     sources.prove("192.0.2.1")
     assert [sources.admit("192.0.2.1", 400) for _ in range(101)] == [True] * 100 + [False]
 
 
-def test_long_response_counts_as_several():
+def test_long_response_counts_as_several() -> None:
     """It is octets that a forged source is flooded with; what was counted is given back."""
     sources = Sources(Clock(), 3)
     assert [sources.admit("192.0.2.1", 1100) for _ in range(2)] == [True, False]
@@ -247,7 +250,7 @@ def test_long_response_counts_as_several():
     assert sources.unacknowledged == 0
 
 
-def test_proof_ends_when_an_ack_does_not_come(new_stack):
+def test_proof_ends_when_an_ack_does_not_come(new_stack: Callable[..., Any]) -> None:
     """A source that owes an ACK for 32 seconds is as good as forged again."""
     stack = new_stack(answer=answering(486), max_unacknowledged=1)
     response = invite(stack, 1)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
 from tests.transaction.answers import answering, challenge, to_tag
 from twisted_sipuas import MemoryBindingStore, RedirectServer, Registrar, SIPError, UserAgentServer
 from twisted_sipuas.errors import MessageSyntaxError
 from twisted_sipuas.interfaces import EndReason, IServerTransaction
+from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.parsing import parse_message
-from twisted_sipuas.testing import RecordingTransactionUser, make_request
+from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transaction.layer import TransactionLayer
 from twisted_sipuas.transaction.stateless import StatelessLayer
 
@@ -19,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
 
 
 @pytest.fixture
-def new_stack(new_stack):
+def new_stack(new_stack: Callable[..., Any]) -> Any:
     """Makes a `Stack` whose layer keeps no transactions."""
     return lambda *arguments, **options: new_stack(*arguments, is_stateless=True, **options)
 
@@ -27,12 +33,12 @@ def new_stack(new_stack):
 class Slow(UserAgentServer):
     """Takes its time for everything."""
 
-    def __init__(self, clock=None):
+    def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(clock=clock)
-        self.pending = []
+        self.pending: list[Any] = []
         self.asked = 0
 
-    def handle_INVITE(self, request, transaction):
+    def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         self.asked += 1
         self.pending.append(Deferred())
         return self.pending[-1]
@@ -43,7 +49,7 @@ class Slow(UserAgentServer):
 @pytest.mark.requirement("8.2.7-1", "8.2.7-2", "8.2.7-8")
 @METHODS
 @pytest.mark.parametrize("status", [200, 302, 486])
-def test_retransmission_is_answered_as_the_first_was(new_stack, method, status):
+def test_retransmission_is_answered_as_the_first_was(new_stack: Callable[..., Any], method: str, status: int) -> None:
     """A request that comes again is answered again, octet by octet the same (8.2.7)."""
     stack = new_stack(answer=answering(status))
     for _ in range(2):
@@ -57,7 +63,7 @@ def test_retransmission_is_answered_as_the_first_was(new_stack, method, status):
 
 @pytest.mark.requirement("8.2.7-3", "8.2.7-5")
 @METHODS
-def test_nothing_is_kept(new_stack, method):
+def test_nothing_is_kept(new_stack: Callable[..., Any], method: str) -> None:
     """After the answer there is no transaction and no timer; a response is sent once, and resent never (8.2.7)."""
     stack = new_stack(answer=answering(486))
     stack.receive(method)
@@ -77,7 +83,7 @@ def test_nothing_is_kept(new_stack, method):
 @METHODS
 @pytest.mark.parametrize("how", ["respond", "respond_statelessly"])
 @pytest.mark.parametrize("status", [100, 180, 199])
-def test_no_provisional_responses(new_stack, method, how, status):
+def test_no_provisional_responses(new_stack: Callable[..., Any], method: str, how: Any, status: int) -> None:
     """A provisional response is swallowed, at once and later, and the final one still goes out (8.2.7)."""
     stack = new_stack(answer=lambda request, transaction: getattr(transaction, how)(request.response(status)))
     stack.receive(method)
@@ -90,7 +96,7 @@ def test_no_provisional_responses(new_stack, method, how, status):
 
 
 @pytest.mark.requirement("8.2.7-6")
-def test_ack_is_ignored(new_stack):
+def test_ack_is_ignored(new_stack: Callable[..., Any]) -> None:
     """An ACK does nothing, and the transaction user does not see it (8.2.7)."""
     stack = new_stack(answer=answering(486))
     stack.receive("INVITE")
@@ -102,7 +108,7 @@ def test_ack_is_ignored(new_stack):
 
 
 @pytest.mark.requirement("8.2.7-7")
-def test_cancel_is_ignored(new_stack):
+def test_cancel_is_ignored(new_stack: Callable[..., Any]) -> None:
     """A CANCEL is not answered, and cancels nothing, even what is pending (8.2.7)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -119,28 +125,28 @@ def test_cancel_is_ignored(new_stack):
 
 
 @pytest.mark.requirement("8.2.7-2")
-def test_registrar_is_ruled_out(new_stack):
+def test_registrar_is_ruled_out(new_stack: Callable[..., Any]) -> None:
     """What a retransmission is not the same to again cannot be stateless, and it is said at once (8.2.7)."""
-    registrar = Registrar(MemoryBindingStore(None))
+    registrar = Registrar(MemoryBindingStore(Clock()))
     for user in (registrar, RedirectServer([], registrar=registrar)):
         with pytest.raises(ValueError, match="cannot be stateless"):
-            StatelessLayer(user, None)
-    for user in (RedirectServer([]), UserAgentServer(), RecordingTransactionUser()):
-        StatelessLayer(user, None)
+            StatelessLayer(user, Clock())
+    for allowed in (RedirectServer([]), UserAgentServer(), RecordingTransactionUser()):
+        StatelessLayer(allowed, Clock())
 
 
 @pytest.mark.requirement("8.2.7-9")
-def test_same_answers_as_with_transactions(new_stack):
+def test_same_answers_as_with_transactions(new_stack: Callable[..., Any]) -> None:
     """The answers are those of a stateful server, To tag apart: checks, handlers and refusals (8.2.7)."""
 
     class Server(UserAgentServer):
-        def handle_INVITE(self, request, transaction):
+        def handle_INVITE(self, request: Request, transaction: Any) -> Any:
             return request.response(302, contacts=["sip:bob@192.0.2.7"])
 
-        async def handle_MESSAGE(self, request, transaction):
+        async def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             raise SIPError(403)
 
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"method": "INVITE"},
         {"method": "INVITE", "headers": (("Require", "nosuch"),)},
         {"method": "MESSAGE"},
@@ -160,14 +166,14 @@ def test_same_answers_as_with_transactions(new_stack):
     assert stacks[0].sent() == ["302", "420", "403", "200", "501", "416", "481"]
 
 
-def tag_of(data):
+def tag_of(data: bytes) -> Any:
     """Return the To tag in the octets *data* of a response."""
     return to_tag(parse_message(data)).encode()
 
 
 @pytest.mark.requirement("8.2.7-9")
 @METHODS
-def test_challenge_by_a_stateful_server_is_stateless(new_stack, method):
+def test_challenge_by_a_stateful_server_is_stateless(new_stack: Callable[..., Any], method: str) -> None:
     """`respond_statelessly` is the choice per request; here it is `respond` (8.2.7)."""
     stack = new_stack(answer=challenge)
     stack.receive(method)
@@ -175,17 +181,18 @@ def test_challenge_by_a_stateful_server_is_stateless(new_stack, method):
     assert (stack.sent(), stack.told()) == (["401"], ["request", "ended: answered"])
 
 
-def test_interface():
+def test_interface() -> None:
     """Its transactions have all that `IServerTransaction` names (8.2.7)."""
     user = RecordingTransactionUser()
-    layer = StatelessLayer(user, None)
-    layer.request_received(make_request(), None, None)
+    layer = StatelessLayer(user, Clock())
+    flow = RecordingFlow()
+    layer.request_received(make_request(), flow, flow)
 
     verifyObject(IServerTransaction, user.calls[0][2])
 
 
 @pytest.mark.requirement("8.2.7-8", "19.3-2")
-def test_shared_key(new_stack):
+def test_shared_key(new_stack: Callable[..., Any]) -> None:
     """Servers that share a key make the same To tags, those of other keys others, stateful ones too (8.2.7)."""
     stacks = [
         new_stack(answer=challenge, key=b"k" * 16),
@@ -203,17 +210,17 @@ def test_shared_key(new_stack):
 
 
 @pytest.mark.parametrize("length", [0, 15, 65])
-def test_key_of_another_length(length):
+def test_key_of_another_length(length: Any) -> None:
     """A key that is too short to be secret, or longer than the hash takes, is its giver's error."""
     with pytest.raises(ValueError, match="octets"):
-        StatelessLayer(RecordingTransactionUser(), None, key=bytes(length))
+        StatelessLayer(RecordingTransactionUser(), Clock(), key=bytes(length))
 
 
 # Handlers that take their time
 
 
 @METHODS
-def test_retransmission_of_what_is_pending_is_ignored(new_stack, method):
+def test_retransmission_of_what_is_pending_is_ignored(new_stack: Callable[..., Any], method: str) -> None:
     """While a handler is at a request, its retransmissions are ignored; other methods of its branch are not (8.2.7)."""
     stack = new_stack(user=Slow())
     stack.user.use_clock(stack.clock)
@@ -231,7 +238,7 @@ def test_retransmission_of_what_is_pending_is_ignored(new_stack, method):
 
 
 @METHODS
-def test_pending_requests_are_bounded(new_stack, method):
+def test_pending_requests_are_bounded(new_stack: Callable[..., Any], method: str) -> None:
     """Past the bound a request gets 503 with Retry-After, until a handler is done (8.2.7)."""
     stack = new_stack(max_transactions=1)
     stack.receive(method)
@@ -257,7 +264,7 @@ def test_pending_requests_are_bounded(new_stack, method):
 
 
 @pytest.mark.parametrize(("method", "seconds", "status"), [("INVITE", 180, "480"), ("MESSAGE", 30, "504")])
-def test_handlers_time_out(new_stack, method, seconds, status):
+def test_handlers_time_out(new_stack: Callable[..., Any], method: str, seconds: float, status: int) -> None:
     """A handler has as long as in a stateful server, and is cancelled then (8.2.7)."""
     stack = new_stack(user=Slow())
     stack.user.use_clock(stack.clock)
@@ -274,7 +281,7 @@ def test_handlers_time_out(new_stack, method, seconds, status):
 
 
 @pytest.mark.requirement("4320-4")
-def test_no_408_to_a_non_invite(new_stack):
+def test_no_408_to_a_non_invite(new_stack: Callable[..., Any]) -> None:
     """A 408 to a non-INVITE is not sent here either: it would come when the client has given up (RFC 4320, 4.2)."""
     stack = new_stack(answer=answering(408))
     stack.receive("MESSAGE")
@@ -289,10 +296,12 @@ def test_no_408_to_a_non_invite(new_stack):
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of the handler's"), SIPError(486, "\ud800")])
 @METHODS
-def test_exception_is_500(new_stack, logged_failures, method, error):
+def test_exception_is_500(
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, error: Any
+) -> None:
     """An exception is logged once and answered 500, as with transactions (21.5.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         raise error
 
     stack = new_stack(answer=answer)
@@ -303,7 +312,7 @@ def test_exception_is_500(new_stack, logged_failures, method, error):
     logged_failures.clear()
 
 
-def test_faulty_response_changes_nothing(new_stack):
+def test_faulty_response_changes_nothing(new_stack: Callable[..., Any]) -> None:
     """A response that cannot be put into octets is its maker's error, and an answer is still owed."""
     stack = new_stack()
     stack.receive("MESSAGE")
@@ -315,7 +324,7 @@ def test_faulty_response_changes_nothing(new_stack):
     assert stack.sent() == ["500"]
 
 
-def test_malformed_request(new_stack):
+def test_malformed_request(new_stack: Callable[..., Any]) -> None:
     """What matching needs and cannot be read is refused; in an ACK and a CANCEL it is ignored (8.2.7)."""
     stack = new_stack()
     for method in ("INVITE", "ACK", "CANCEL"):
@@ -328,11 +337,11 @@ def test_malformed_request(new_stack):
 
 @pytest.mark.requirement("17.2.4-2")
 @pytest.mark.parametrize("redelivered", [None, False, True])
-def test_failure_to_send(new_stack, redelivered):
+def test_failure_to_send(new_stack: Callable[..., Any], redelivered: Any) -> None:
     """What cannot be sent is told and counted, unless another way is being tried (17.2.4, 18.2.2)."""
     tried = []
 
-    def redeliver(octets, route):
+    def redeliver(octets: bytes, route: Any) -> Any:
         tried.append((octets, route))
         return redelivered
 
@@ -341,12 +350,14 @@ def test_failure_to_send(new_stack, redelivered):
     stack.receive("INVITE")
 
     ((octets, route),) = tried
-    assert (parse_message(octets).status, route) == (486, stack.flow)
+    response = parse_message(octets)
+    assert isinstance(response, Response)
+    assert (response.status, route) == (486, stack.flow)
     assert stack.told() == ["request", "ended: answered" if redelivered else "ended: transport failed"]
     assert stack.layer.counters["send_failures"] == (0 if redelivered else 1)
 
 
-def test_undeliverable_response_is_forgotten_already(new_stack):
+def test_undeliverable_response_is_forgotten_already(new_stack: Callable[..., Any]) -> None:
     """A notice that a response did not arrive finds nothing (8.2.7)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -359,7 +370,7 @@ def test_undeliverable_response_is_forgotten_already(new_stack):
 # Stopping
 
 
-def test_drain_and_stop(new_stack):
+def test_drain_and_stop(new_stack: Callable[..., Any]) -> None:
     """Draining refuses what is new and waits for what is pending; stopping answers that with 503."""
     stack = new_stack()
     first = stack.receive("INVITE", branch="z9hG4bK1")
@@ -382,7 +393,7 @@ def test_drain_and_stop(new_stack):
     assert stack.clock.getDelayedCalls() == []
 
 
-def test_drained_with_the_last_answer(new_stack):
+def test_drained_with_the_last_answer(new_stack: Callable[..., Any]) -> None:
     """With the last handler done, draining is done."""
     stack = new_stack()
     stack.receive("INVITE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,9 +30,10 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS)
-def test_as_a_dictionary(operations):
+def test_as_a_dictionary(operations: Any) -> None:
     """In any order of additions and removals it holds what a dictionary by key and method would."""
-    table, model = TransactionTable(), {}
+    table: TransactionTable[Any] = TransactionTable()
+    model: dict[Any, Any] = {}
     for number, (operation, key, method) in enumerate(operations):
         if operation == "add" and (key, method) not in model:
             model[key, method] = Entry(key, method, number)
@@ -55,7 +57,7 @@ def test_as_a_dictionary(operations):
                 assert cancelled in others if others else cancelled is None
 
 
-def test_key_with_a_cookie_is_never_one_without():
+def test_key_with_a_cookie_is_never_one_without() -> None:
     """No branch can be made to look like what RFC 2543 clients are matched by."""
     with_cookie = transaction_key(make_request(branch="z9hG4bK-sip:bob@example.com"))
     without = transaction_key(make_request(branch="1"))
@@ -64,19 +66,19 @@ def test_key_with_a_cookie_is_never_one_without():
     assert not with_cookie.startswith("\n")
 
 
-def response(**fields):
+def response(**fields: Any) -> Any:
     """Return the octets of a 200 to a request with *fields*."""
     return make_request("OPTIONS", **fields).response(200).to_bytes("tag")
 
 
-def test_response_key():
+def test_response_key() -> None:
     """A response of ours has the key of its request, and the method of its CSeq (17.2.3)."""
     request = make_request("OPTIONS")
 
     assert response_key(response()) == (transaction_key(request), "OPTIONS")
 
 
-def test_response_that_is_cut_short():
+def test_response_that_is_cut_short() -> None:
     """What is cut off is not read, in the middle of a line neither; without CSeq the method is not known."""
     octets = response()
     via, cseq = octets.index(b"\r\nVia"), octets.index(b"\r\nCSeq")
@@ -103,20 +105,20 @@ def test_response_that_is_cut_short():
         make_request("OPTIONS").to_bytes(),
     ],
 )
-def test_what_is_no_response_of_ours(octets):
+def test_what_is_no_response_of_ours(octets: bytes) -> None:
     """Anything else has no key, and neither has a response to an RFC 2543 client: it does not tell the Request-URI."""
     assert response_key(octets) is None
 
 
 @given(st.binary(max_size=200), st.integers(0, 300), st.binary(max_size=5))
-def test_any_octets(octets, where, inserted):
+def test_any_octets(octets: bytes, where: Any, inserted: Any) -> None:
     """Whatever the octets are, they have a key or none, and raise nothing."""
     response_key(octets)
     response_key(b"SIP/2.0 " + octets)
     response_key(response()[:where] + inserted + response()[where:])
 
 
-def test_long_key_is_kept_short():
+def test_long_key_is_kept_short() -> None:
     """However long a branch is, what is kept of it is not, and it is found again."""
     long, other = (make_request("INVITE", branch=f"z9hG4bK{'x' * 30_000}{end}") for end in "12")
     assert len(transaction_key(long)) < 600

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.syntax.message import Request
@@ -15,17 +18,17 @@ IN_DIALOG = "<sip:bob@example.com>;tag=b"
 class Traced:
     """A `Stack` with a trace; `lines` has what it was called with, in short."""
 
-    def __init__(self, new_stack, *arguments, **options):
-        self.lines = []
+    def __init__(self, new_stack: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        self.lines: list[Any] = []
         self.stack = new_stack(*arguments, trace=self.trace, **options)
 
-    def trace(self, request, response, flow):
+    def trace(self, request: Request, response: Any, flow: Any) -> None:
         what = "" if response is None else f" {response.status} {response.rule}"
         self.lines.append(f"{request.method}{what} to {flow.remote_address.host}")
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_responses_are_traced(new_stack, is_stateless):
+def test_responses_are_traced(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """Each response is traced as it goes out, with its rule, or else with the name of what sent it."""
     traced = Traced(new_stack, is_stateless=is_stateless)
     traced.stack.user.handler_name = lambda method: f"Desk.handle_{method}"
@@ -36,7 +39,7 @@ def test_responses_are_traced(new_stack, is_stateless):
     assert traced.lines == [*provisional, "INVITE 486 busy to 192.0.2.1"]
 
 
-def test_name_without_handler_name(new_stack):
+def test_name_without_handler_name(new_stack: Callable[..., Any]) -> None:
     """A transaction user that does not name its handlers stands for them by its class."""
     traced = Traced(new_stack)
     traced.stack.receive("MESSAGE")
@@ -44,7 +47,7 @@ def test_name_without_handler_name(new_stack):
     assert traced.lines == ["MESSAGE 202 RecordingTransactionUser to 192.0.2.1"]
 
 
-def test_retransmissions_are_not_traced(new_stack):
+def test_retransmissions_are_not_traced(new_stack: Callable[..., Any]) -> None:
     """What is sent again, by a timer or for a request that came again, is traced the first time only."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -57,7 +60,7 @@ def test_retransmissions_are_not_traced(new_stack):
     assert traced.lines == ["INVITE 100 17.2.1-2 to 192.0.2.1", "INVITE 486 busy to 192.0.2.1"]
 
 
-def test_2xx_is_traced_once(new_stack):
+def test_2xx_is_traced_once(new_stack: Callable[..., Any]) -> None:
     """A 2xx to an INVITE that the transaction user sends again is traced the first time only (13.3.1.4)."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -69,10 +72,10 @@ def test_2xx_is_traced_once(new_stack):
 
 @pytest.mark.parametrize("is_stateless", [False, True])
 @pytest.mark.parametrize("how", ["respond", "respond_statelessly"])
-def test_silence_is_traced(new_stack, is_stateless, how):
+def test_silence_is_traced(new_stack: Callable[..., Any], is_stateless: bool, how: Any) -> None:
     """A 180 to a non-INVITE does not go out and is not traced; nor does a 408, and the trace says so (RFC 4320)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(180))
         getattr(transaction, how)(request.response(408))
 
@@ -83,21 +86,21 @@ def test_silence_is_traced(new_stack, is_stateless, how):
 
 
 @pytest.mark.parametrize("method", ["ACK", "CANCEL"])
-def test_what_a_stateless_server_ignores_is_traced(new_stack, method):
+def test_what_a_stateless_server_ignores_is_traced(new_stack: Callable[..., Any], method: str) -> None:
     """An ACK and a CANCEL are ignored without transactions, and the trace says so (8.2.7)."""
     traced = Traced(new_stack, is_stateless=True)
     traced.stack.receive(method)
     assert (traced.lines, traced.stack.told()) == ([f"{method} to 192.0.2.1"], [])
 
 
-def test_malformed_ack_is_traced(new_stack):
+def test_malformed_ack_is_traced(new_stack: Callable[..., Any]) -> None:
     """An ACK that is malformed is answered by nothing, as every ACK, and traced as one (8.2.7)."""
     traced = Traced(new_stack)
     traced.stack.layer.refuse_malformed(make_request("ACK"), MessageSyntaxError("odd"), traced.stack.flow)
     assert (traced.lines, traced.stack.sent()) == (["ACK to 192.0.2.1"], [])
 
 
-def test_answers_of_the_layer_are_traced(new_stack):
+def test_answers_of_the_layer_are_traced(new_stack: Callable[..., Any]) -> None:
     """What the layer answers by itself is traced too: CANCEL, a refusal for a bound, a malformed request."""
     traced = Traced(new_stack, max_transactions=1)
     traced.stack.receive("INVITE")
@@ -112,10 +115,10 @@ def test_answers_of_the_layer_are_traced(new_stack):
     traced.stack.respond(487)
 
 
-def test_stateless_answer_is_traced(new_stack):
+def test_stateless_answer_is_traced(new_stack: Callable[..., Any]) -> None:
     """An answer that leaves nothing behind is traced as any other (8.2.7)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         transaction.respond_statelessly(request.response(401, rule="22.1"))
 
     traced = Traced(new_stack, answer=answer)
@@ -123,7 +126,7 @@ def test_stateless_answer_is_traced(new_stack):
     assert traced.lines == ["MESSAGE 401 22.1 to 192.0.2.1"]
 
 
-def test_ack_is_traced(new_stack):
+def test_ack_is_traced(new_stack: Callable[..., Any]) -> None:
     """An ACK is traced if it reaches the transaction user, not if the transaction absorbs it (13.3.1.4, 17.2.1)."""
     traced = Traced(new_stack)
     traced.stack.receive("INVITE")
@@ -135,10 +138,10 @@ def test_ack_is_traced(new_stack):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_trace_that_raises(new_stack, logged_failures, is_stateless):
+def test_trace_that_raises(new_stack: Callable[..., Any], logged_failures: list[LogEvent], is_stateless: bool) -> None:
     """A trace that raises is logged, and the answer goes out as it would have."""
 
-    def trace(*_):
+    def trace(*_: Any) -> None:
         raise RuntimeError("disk full")
 
     stack = new_stack(trace=trace, is_stateless=is_stateless)
@@ -152,14 +155,16 @@ def test_trace_that_raises(new_stack, logged_failures, is_stateless):
 # Responses that come too late
 
 
-def errors(events):
+def errors(events: Any) -> Any:
     return [event["log_format"].format(**event) for event in events if event["log_level"].name == "error"]
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
 @pytest.mark.parametrize(("method", "first"), [("INVITE", 486), ("MESSAGE", 200)])
 @pytest.mark.parametrize("second", [180, 200, 500])
-def test_dropped_response(new_stack, method, first, second, is_stateless):
+def test_dropped_response(
+    new_stack: Callable[..., Any], method: str, first: Any, second: Any, is_stateless: bool
+) -> None:
     """A response after the final one is not sent; the log says once whose it was, and it is counted (17.2.2)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.user.handler_name = lambda name: f"Desk.handle_{name}"
@@ -172,10 +177,10 @@ def test_dropped_response(new_stack, method, first, second, is_stateless):
     assert stack.sent() == [str(first)]
 
 
-def test_raised_after_the_answer(new_stack):
+def test_raised_after_the_answer(new_stack: Callable[..., Any]) -> None:
     """A refusal that is raised after the answer is a response that comes too late."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(200))
         raise SIPError(486)
 
@@ -186,7 +191,7 @@ def test_raised_after_the_answer(new_stack):
     assert stack.layer.counters["dropped_responses"] == 1
 
 
-def test_second_2xx_is_not_dropped(new_stack):
+def test_second_2xx_is_not_dropped(new_stack: Callable[..., Any]) -> None:
     """A 2xx to an INVITE that was accepted is sent, and any other response dropped (RFC 6026, 7.1)."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -198,27 +203,27 @@ def test_second_2xx_is_not_dropped(new_stack):
     assert stack.sent() == ["200", "200"]
 
 
-def cancelled(stack):
+def cancelled(stack: Any) -> None:
     stack.receive("CANCEL")
     stack.respond(487)
 
 
-def unacknowledged(stack):
+def unacknowledged(stack: Any) -> None:
     stack.respond(486)
     stack.step(32)
 
 
-def unsendable(stack):
+def unsendable(stack: Any) -> None:
     stack.flow.failure = "no route to host"
     stack.respond(486)
 
 
-def stopped(stack):
+def stopped(stack: Any) -> None:
     stack.layer.stop()
 
 
 @pytest.mark.parametrize("end", [cancelled, unacknowledged, unsendable, stopped])
-def test_dropped_in_silence(new_stack, end):
+def test_dropped_in_silence(new_stack: Callable[..., Any], end: Any) -> None:
     """Where a transaction ended without its handler's doing, the handler could not know, and nothing is logged."""
     stack = new_stack()
     stack.receive("INVITE")
@@ -233,7 +238,7 @@ def test_dropped_in_silence(new_stack, end):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_requests_in_a_dialog_while_draining(new_stack, is_stateless):
+def test_requests_in_a_dialog_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """While calls are being ended the peer's BYE is handed over, and what is in no dialog refused (15.1.2)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)
@@ -244,7 +249,7 @@ def test_requests_in_a_dialog_while_draining(new_stack, is_stateless):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_bound_while_draining(new_stack, is_stateless):
+def test_bound_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """The bound on what is owed an answer holds in a dialog too, also while the service stops."""
     stack = new_stack(is_stateless=is_stateless, max_transactions=1)
     stack.receive("INVITE")
@@ -255,7 +260,7 @@ def test_bound_while_draining(new_stack, is_stateless):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_malformed_to_while_draining(new_stack, is_stateless):
+def test_malformed_to_while_draining(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """A request whose To cannot be read is answered 400, whether the service is about to stop or not (21.4.1)."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)
@@ -264,7 +269,7 @@ def test_malformed_to_while_draining(new_stack, is_stateless):
 
 
 @pytest.mark.parametrize("is_stateless", [False, True])
-def test_requests_in_a_dialog_after_the_stop(new_stack, is_stateless):
+def test_requests_in_a_dialog_after_the_stop(new_stack: Callable[..., Any], is_stateless: bool) -> None:
     """When the layer has stopped nothing is handed over any more, and what comes still is refused."""
     stack = new_stack(is_stateless=is_stateless)
     stack.layer.drain(5)
@@ -273,7 +278,7 @@ def test_requests_in_a_dialog_after_the_stop(new_stack, is_stateless):
     assert (stack.sent(), stack.told()) == (["503"], [])
 
 
-def malformed():
+def malformed() -> Any:
     """A request with a To that cannot be read."""
     request = make_request("OPTIONS")
     rows = [(name, "<<<" if name == "To" else value) for name, value in request.headers]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import DatagramProtocol
@@ -19,6 +18,7 @@ from twisted.names import common, dns
 from twisted.names.error import DNSNameError
 from twisted.names.server import DNSServerFactory
 
+from tests.any_reactor import reactor
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.testing import RecordingFlow, make_request
 from twisted_sipuas.transport.delivery import ResponseDelivery
@@ -850,7 +850,8 @@ async def test_live_datagram() -> None:
     zone = Zone(ua=["127.0.0.1"])
     name_server = reactor.listenUDP(0, dns.DNSDatagramProtocol(DNSServerFactory(clients=[zone])), interface="127.0.0.1")
     servers = [("127.0.0.1", name_server.getHost().port)]
-    protocol = SIPDatagramProtocol(None)
+    no_receiver: Any = None
+    protocol = SIPDatagramProtocol(no_receiver)
     ours = reactor.listenUDP(0, protocol, interface="127.0.0.1")
     peer = reactor.listenUDP(0, Peer(), interface="127.0.0.1")
     delivery = ResponseDelivery(
@@ -858,7 +859,7 @@ async def test_live_datagram() -> None:
         lambda *_: fail(ConnectionRefusedError()),
         is_trusted=lambda host: host == "127.0.0.1",
         resolver=lambda: NameServerResolver(reactor, lambda: servers),
-        failed=arrived.errback,
+        failed=lambda octets: arrived.errback(AssertionError(octets)),
     )
     unreachable = DatagramFlow(protocol, ("127.0.0.1", 9))
     octets = response(unreachable, f"ua.example.com:{peer.getHost().port};rport")

@@ -6,6 +6,8 @@ TLS certificates and about dialogs are with their own tests.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
@@ -14,6 +16,7 @@ from twisted.internet.testing import FakeDatagramTransport, StringTransport
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.log_observers import log_observer
 from twisted_sipuas.interfaces import Address, IServerTransaction
 from twisted_sipuas.service import SIPService
 from twisted_sipuas.syntax.framing import StreamFramer
@@ -82,8 +85,9 @@ class World:
         self.user = RecordingTransactionUser(answer)
         self.service = SIPService(self.clock, self.user)
         self.service.startService()
-        self.datagrams = FakeDatagramTransport()
-        self.datagrams.getHost = lambda: IPv4Address("UDP", "198.51.100.1", 5060)
+        datagrams: Any = FakeDatagramTransport()
+        datagrams.getHost = lambda: IPv4Address("UDP", "198.51.100.1", 5060)
+        self.datagrams: Any = datagrams
         self._datagram_protocol = SIPDatagramProtocol(self.service)
         self._datagram_protocol.makeConnection(self.datagrams)
 
@@ -195,12 +199,13 @@ def test_missing_content_length(world: World) -> None:
 def test_http_scanner(world: World) -> None:
     """siphon-project/siphon-sip#170: a scanner's request is no message; it is let go, with one line at debug level."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    events_observer = log_observer(events.append)
+    globalLogPublisher.addObserver(events_observer)
     try:
         stream = world.connect()
         stream.receive(b"GET /phpinfo.php HTTP/1.1\r\nHost: 198.51.100.1\r\nUser-Agent: Mozilla/5.0\r\n\r\n")
     finally:
-        globalLogPublisher.removeObserver(events.append)
+        globalLogPublisher.removeObserver(events_observer)
     assert not stream.is_open
     assert stream.value() == b""
     assert [event["log_level"] for event in events] == [LogLevel.debug]
@@ -278,7 +283,7 @@ def test_own_100(world: World) -> None:
     world.receive(request(1, "INVITE", transport="UDP", sent_by="192.0.2.1:5070"))
     world.clock.advance(0.2)
     ((_, invite, transaction),) = world.user.calls
-    transaction.respond(invite.response(486))  # type: ignore[attr-defined]
+    transaction.respond(invite.response(486))
     assert [(response.status, where) for response, where in world.answers] == [
         (100, ("192.0.2.1", 5070)),
         (486, ("192.0.2.1", 5070)),
@@ -292,7 +297,7 @@ def test_inner_address(world: World, parameter: str, port: int) -> None:
     world.clock.advance(0.2)
     ((_, invite, transaction),) = world.user.calls
     for status in (180, 486):
-        transaction.respond(invite.response(status))  # type: ignore[attr-defined]
+        transaction.respond(invite.response(status))
     assert [(response.status, where) for response, where in world.answers] == [
         (status, ("203.0.113.7", port)) for status in (100, 180, 486)
     ]
@@ -352,5 +357,5 @@ def test_advertised_address(world: World) -> None:
     assert isinstance(protocol, SIPStreamProtocol)
     Stream(protocol, IPv4Address("TCP", "192.0.2.1", 40000)).receive(request(2))
     transactions = [call[2] for call in world.user.calls if call[0] == "request_received"]
-    assert [transaction.flow.transport for transaction in transactions] == ["UDP", "TCP"]  # type: ignore[attr-defined]
-    assert {transaction.flow.advertised_address for transaction in transactions} == {advertised}  # type: ignore[attr-defined]
+    assert [transaction.flow.transport for transaction in transactions] == ["UDP", "TCP"]
+    assert {transaction.flow.advertised_address for transaction in transactions} == {advertised}

@@ -12,8 +12,8 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import FakeDatagramTransport
@@ -21,6 +21,7 @@ from twisted.names import client, common, dns
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.names.server import DNSServerFactory
 
+from tests.any_reactor import reactor
 from twisted_sipuas.interfaces import Address
 from twisted_sipuas.transport.locate import MAX_ADDRESSES, NameServerResolver, default_port, default_resolver, locate
 
@@ -269,7 +270,7 @@ def test_failure(trouble: object) -> None:
 def test_nonsense(answer: object) -> None:
     """A resolver that gives something else than an answer gives none."""
     zone = Zone()
-    zone.query = zone._lookup = lambda *_: succeed(answer)  # type: ignore[method-assign]
+    zone.query = zone._lookup = lambda *_: succeed(answer)  # type: ignore[method-assign, assignment]
     assert located(zone, "example.com") == []
 
 
@@ -645,6 +646,8 @@ async def test_live_silence_by_stream() -> None:
             gone.callback(None)
 
     class Truncating(DatagramProtocol):
+        transport: IUDPTransport
+
         def datagramReceived(self, data: bytes, address: Any) -> None:
             query = dns.Message()
             query.fromStr(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,13 +27,13 @@ from twisted_sipuas.transport.routing import Trust
         ("", True),
     ],
 )
-def test_most_specific_network_decides(host, is_admitted):
+def test_most_specific_network_decides(host: str, is_admitted: bool) -> None:
     """The longest prefix that an address is in decides; IPv4-mapped IPv6 is IPv4, and a zone does not count."""
     access = AccessList(allow=["192.0.2.8/29", "0.0.0.0/0", "::/0"], deny=["192.0.2.0/24", "fe80::/10"])
     assert access.admits(host) is is_admitted
 
 
-def test_only_who_is_allowed():
+def test_only_who_is_allowed() -> None:
     """With any --allow who is in no network is refused; with --deny alone such a host is admitted."""
     assert not AccessList(allow=["192.0.2.0/24"]).admits("198.51.100.1")
     assert not AccessList(allow=["192.0.2.0/24"]).admits("no address")
@@ -40,12 +42,12 @@ def test_only_who_is_allowed():
     assert AccessList().admits("198.51.100.1")
 
 
-def test_denied_if_both_name_it():
+def test_denied_if_both_name_it() -> None:
     """A network that is both allowed and denied is denied, in whatever order they were given."""
     assert not AccessList(allow=["192.0.2.0/24"], deny=["192.0.2.0/24"]).admits("192.0.2.1")
 
 
-def test_mapped_network():
+def test_mapped_network() -> None:
     """A network of IPv4-mapped addresses is the IPv4 network that they stand for."""
     assert parse_network("::ffff:192.0.2.0/120") == ipaddress.ip_network("192.0.2.0/24")
     assert AccessList(deny=["::ffff:192.0.2.0/120"]).admits("192.0.2.1") is False
@@ -54,20 +56,20 @@ def test_mapped_network():
 @pytest.mark.parametrize(
     "text", ["", "192.0.2.1/24", "example.com", "192.0.2.0/33", "fe80::%1/64", "::ffff:1.2.3.4/95"]
 )
-def test_no_network(text):
+def test_no_network(text: str) -> None:
     """What is no network is refused with what was expected."""
     for make in (lambda: AccessList([text]), lambda: AccessList((), [text]), lambda: Trust([text])):
         with pytest.raises(ValueError, match=r"expected a network such as 192\.0\.2\.0/24"):
             make()
 
 
-def addresses(version):
+def addresses(version: Any) -> Any:
     bits, kind = (32, ipaddress.IPv4Address) if version == 4 else (128, ipaddress.IPv6Address)
     return st.integers(0, 2**bits - 1).map(kind)
 
 
 @given(st.data(), st.sampled_from([4, 6]))
-def test_as_one_by_one(data, version):
+def test_as_one_by_one(data: Any, version: Any) -> None:
     """A look-up says what going through all the networks from the most specific on would say."""
     wanted = data.draw(
         st.lists(st.tuples(addresses(version), st.integers(0, 32 if version == 4 else 128), st.booleans()))
@@ -86,7 +88,7 @@ def test_as_one_by_one(data, version):
     assert table.verdict(str(address)) is expected, "the second time it is remembered"
 
 
-def test_remembered_hosts_are_bounded():
+def test_remembered_hosts_are_bounded() -> None:
     """However many hosts ask, the table of those looked up lately has a bound."""
     table = Networks([(parse_network("10.0.0.0/8"), True)])
     for number in range(30_000):
@@ -94,7 +96,7 @@ def test_remembered_hosts_are_bounded():
     assert len(table._found) <= 10_000
 
 
-def test_file(tmp_path):
+def test_file(tmp_path: Path) -> None:
     """@FILE has a network a line, with blank lines and comments; it is read again by `load`."""
     file = tmp_path / "networks"
     file.write_text("# scanners\n192.0.2.0/24   # one\n\n2001:db8::/32\n")
@@ -107,7 +109,7 @@ def test_file(tmp_path):
     assert [access.admits(host) for host in ("192.0.2.1", "203.0.113.1", "198.51.100.1")] == [True, False, False]
 
 
-def test_empty_file_allows_nobody(tmp_path):
+def test_empty_file_allows_nobody(tmp_path: Path) -> None:
     """Where an allowed file is empty nobody is admitted: it does not count as if nothing had been asked for."""
     file = tmp_path / "networks"
     file.write_text("")
@@ -117,7 +119,7 @@ def test_empty_file_allows_nobody(tmp_path):
     assert not access.admits("192.0.2.1")
 
 
-def test_fault_in_a_file(tmp_path):
+def test_fault_in_a_file(tmp_path: Path) -> None:
     """A fault in a file names file and line, shows no control character, and leaves the list as it was."""
     file = tmp_path / "networks"
     file.write_text("192.0.2.0/24\n")
@@ -135,7 +137,7 @@ def test_fault_in_a_file(tmp_path):
     assert not access.admits("192.0.2.1")
 
 
-def test_trust():
+def test_trust() -> None:
     """Who is trusted is looked up in the same way; what is no address is not."""
     trust = Trust(["192.0.2.0/24"])
     assert [trust.covers(host) for host in ("192.0.2.1", "::ffff:192.0.2.1", "192.0.3.1", "a.invalid")] == [

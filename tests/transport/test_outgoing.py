@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -11,7 +13,7 @@ from twisted.names.error import DNSNameError
 
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import Address
-from twisted_sipuas.syntax.uri import parse_uri
+from twisted_sipuas.syntax.uri import SIPURI
 from twisted_sipuas.testing import RecordingFlow
 from twisted_sipuas.transport.flow import StreamFlow
 from twisted_sipuas.transport.outgoing import OutgoingConnections, OutgoingFlows, is_in_reach
@@ -24,13 +26,13 @@ GLOBAL = ("8.8.8.8", 40000)
 class Zone(common.ResolverBase):
     """An IResolver that knows what ua.example.com is; a silent one never answers."""
 
-    def __init__(self, *addresses):
+    def __init__(self, *addresses: Any) -> None:
         super().__init__()
         self.addresses = addresses
-        self.queries = []
+        self.queries: list[Any] = []
         self.silent = False
 
-    def _lookup(self, name, cls, type, timeout):
+    def _lookup(self, name: Any, cls: Any, type: Any, timeout: Any) -> Any:
         self.queries.append(name.decode())
         if self.silent:
             return Deferred()
@@ -42,11 +44,11 @@ class Zone(common.ResolverBase):
 class Bench:
     """An `OutgoingFlows` and all that it is handed; `opened` has the connections that it asked for."""
 
-    def __init__(self, *addresses, trusted=None, sockets=("192.0.2.200",), **options):
+    def __init__(self, *addresses: Any, trusted: Any = None, sockets: Any = ("192.0.2.200",), **options: Any) -> None:
         self.clock = Clock()
         self.zone = Zone(*(addresses or ("192.0.2.7",)))
-        self.opened = []
-        self.attempts = []
+        self.opened: list[Any] = []
+        self.attempts: list[Any] = []
         self.sockets = sockets
         self.connections = OutgoingConnections(self.clock, self.connect, 5.0, 10)
         self.flows = OutgoingFlows(
@@ -58,35 +60,35 @@ class Bench:
             **options,
         )
 
-    def connect(self, transport, address, host):
+    def connect(self, transport: Any, address: Any, host: str) -> Any:
         self.opened.append((transport, str(address), host))
         self.attempts.append(Deferred())
         return self.attempts[-1]
 
-    def datagram_flow(self, address):
+    def datagram_flow(self, address: Any) -> Any:
         for host in self.sockets:
             if (":" in host) == (":" in address.host):
                 return RecordingFlow("UDP", address, (host, 5060))
         return None
 
-    def connected(self, transport="TCP"):
+    def connected(self, transport: str = "TCP") -> Any:
         """The latest attempt succeeds."""
         flow = RecordingFlow(transport)
         self.attempts[-1].callback(flow)
         return flow
 
-    def refused(self):
+    def refused(self) -> None:
         """The latest attempt fails."""
         self.attempts[-1].errback(ConnectionRefusedError())
 
-    def find(self, next_hop, flow=None, is_proven=False, size=0):
+    def find(self, next_hop: Any, flow: Any = None, is_proven: bool = False, size: Any = 0) -> Any:
         """Search; returns the list that has the result once it is there."""
-        found = []
-        search = self.flows.flow_for(parse_uri(next_hop), flow or RecordingFlow("UDP", SOURCE), is_proven, size)
+        found: list[Any] = []
+        search = self.flows.flow_for(SIPURI(next_hop), flow or RecordingFlow("UDP", SOURCE), is_proven, size)
         search.addBoth(found.append)
         return found
 
-    def goes_to(self, next_hop, flow=None, is_proven=False, size=0):
+    def goes_to(self, next_hop: Any, flow: Any = None, is_proven: bool = False, size: int = 0) -> Any:
         """Where a datagram goes, or what connection is asked for; "nowhere" if there is no way."""
         before = len(self.opened)
         found = self.find(next_hop, flow, is_proven, size)
@@ -99,7 +101,7 @@ class Bench:
         return str(found[0].remote_address)
 
 
-def gone(transport="TCP", source=SOURCE):
+def gone(transport: str = "TCP", source: Any = SOURCE) -> Any:
     """A connection that is closed."""
     flow = RecordingFlow(transport, source)
     flow.closed = True
@@ -122,7 +124,7 @@ def gone(transport="TCP", source=SOURCE):
     ],
 )
 @pytest.mark.parametrize("is_proven", [False, True])
-def test_open_connection_is_used(transport, next_hop, is_proven):
+def test_open_connection_is_used(transport: Any, next_hop: Any, is_proven: bool) -> None:
     """A connection from the peer that is open takes the request, whatever the next hop says (RFC 5923)."""
     bench = Bench()
     flow = RecordingFlow(transport, SOURCE)
@@ -130,7 +132,7 @@ def test_open_connection_is_used(transport, next_hop, is_proven):
     assert (bench.opened, bench.zone.queries) == ([], [])
 
 
-def test_sips_needs_tls():
+def test_sips_needs_tls() -> None:
     """A connection without TLS does not do for a sips next hop: one with TLS is opened (26.2.2)."""
     bench = Bench()
     flow = RecordingFlow("TCP", SOURCE)
@@ -145,15 +147,16 @@ class _Sender:
     peer_certificate = None
     peer_identities = ()
 
-    def __init__(self, closed):
+    def __init__(self, closed: Any) -> None:
         self.closed = closed
 
 
 @pytest.mark.parametrize(("closed", "next_hop"), [(True, "sip:alice@192.0.2.1"), (False, "sips:alice@192.0.2.1")])
-def test_behind_a_proxy(closed, next_hop):
+def test_behind_a_proxy(closed: Any, next_hop: Any) -> None:
     """Where a proxy told who the peer is there is no way but its connection, for nobody knows that address is right."""
     bench = Bench(trusted="192.0.2.1")
-    flow = StreamFlow(_Sender(closed), "TCP", Address("198.51.100.1", 5060), Address(*SOURCE))
+    sender: Any = _Sender(closed)
+    flow = StreamFlow(sender, "TCP", Address("198.51.100.1", 5060), Address(*SOURCE))
     assert bench.goes_to(next_hop, flow, is_proven=True) == "nowhere"
 
 
@@ -179,19 +182,19 @@ def test_behind_a_proxy(closed, next_hop):
         ("sip:alice@192.0.2.7;transport=sctp", "nowhere"),
     ],
 )
-def test_located(next_hop, destination):
+def test_located(next_hop: Any, destination: Any) -> None:
     """Transport, address and port are those that RFC 3263 finds; maddr wins, and TLS is for the host (RFC 3263, 4)."""
     assert Bench().goes_to(next_hop, is_proven=True) == destination
 
 
-def test_unknown_transport_is_not_located():
+def test_unknown_transport_is_not_located() -> None:
     """For a transport that is not ours no name is asked for."""
     bench = Bench()
     assert bench.goes_to("sip:alice@ua.example.com;transport=sctp", is_proven=True) == "nowhere"
     assert bench.zone.queries == []
 
 
-def test_next_address():
+def test_next_address() -> None:
     """If one address of a name cannot be connected to, the next is tried; then there is no way (RFC 3263, 4.3)."""
     bench = Bench("192.0.2.7", "192.0.2.8")
     found = bench.find("sip:alice@ua.example.com;transport=tcp", is_proven=True)
@@ -203,7 +206,7 @@ def test_next_address():
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_connection_is_kept():
+def test_connection_is_kept() -> None:
     """What goes to one peer shares one connection, on its way or open (18)."""
     bench = Bench()
     next_hop = "sip:alice@192.0.2.1;transport=tcp"
@@ -230,7 +233,7 @@ def test_connection_is_kept():
         ("sip:alice@10.0.0.1:5070", ("10.0.0.1", 40000), "10.0.0.1:5070"),
     ],
 )
-def test_source_is_followed(next_hop, source, destination):
+def test_source_is_followed(next_hop: Any, source: Any, destination: Any) -> None:
     """The port of the peer's own address is its to choose, in whatever spelling it names itself."""
     bench = Bench()
     assert bench.goes_to(next_hop, RecordingFlow("UDP", source)) == destination
@@ -240,7 +243,7 @@ def test_source_is_followed(next_hop, source, destination):
 @pytest.mark.parametrize(
     "next_hop", [ELSEWHERE, "sip:alice@ua.example.com", "sip:alice@192.0.2.1;maddr=192.0.2.99", "sip:a@h;maddr=[zz]"]
 )
-def test_others_are_not_followed(next_hop):
+def test_others_are_not_followed(next_hop: Any) -> None:
     """Who has not shown where it is sends us to nobody else: a datagram goes back to it, and no name is asked for."""
     bench = Bench()
     flow = RecordingFlow("UDP", SOURCE)
@@ -256,7 +259,7 @@ def test_others_are_not_followed(next_hop):
     ("source", "trusted", "is_proven"),
     [("192.0.2.1", None, True), ("192.0.2.1", "192.0.2.1", False), ("127.0.0.1", None, False)],
 )
-def test_others_are_followed(source, trusted, is_proven):
+def test_others_are_followed(source: Any, trusted: Any, is_proven: bool) -> None:
     """A peer that is proven, trusted, or on this machine may send us elsewhere, also by name."""
     bench = Bench(trusted=trusted)
     flow = RecordingFlow("UDP", (source, 40000))
@@ -290,7 +293,7 @@ def test_others_are_followed(source, trusted, is_proven):
         ("2606:4700::2", "2606:4700::1", True),
     ],
 )
-def test_reach(host, source, expected):
+def test_reach(host: str, source: Any, expected: Any) -> None:
     """Nobody sends us closer to this machine than it is, nor a source on the Internet to a private address."""
     assert is_in_reach(host, source) is expected
 
@@ -309,21 +312,21 @@ def test_reach(host, source, expected):
         "sip:alice@255.255.255.255",
     ],
 )
-def test_out_of_reach(next_hop):
+def test_out_of_reach(next_hop: Any) -> None:
     """However proven and trusted a peer is, a datagram goes to itself rather than out of its reach."""
     bench = Bench("192.168.0.7", "127.0.0.1", trusted=GLOBAL[0])
     assert bench.goes_to(next_hop, RecordingFlow("UDP", GLOBAL), is_proven=True) == "8.8.8.8:40000"
     assert bench.goes_to(f"{next_hop};transport=tcp", gone("TCP", GLOBAL), is_proven=True) == "nowhere"
 
 
-def test_part_is_out_of_reach():
+def test_part_is_out_of_reach() -> None:
     """Of the addresses of a name those within reach are followed."""
     bench = Bench("127.0.0.1", "9.9.9.9")
     assert bench.goes_to("sip:alice@ua.example.com", RecordingFlow("UDP", GLOBAL), is_proven=True) == "9.9.9.9:5060"
     assert bench.flows.counters["not_followed"] == 0
 
 
-def test_unix_socket():
+def test_unix_socket() -> None:
     """A peer without an address, on a UNIX socket, is followed nowhere."""
     bench = Bench()
     assert bench.goes_to(ELSEWHERE, gone("TCP", ("", 0)), is_proven=True) == "nowhere"
@@ -332,7 +335,7 @@ def test_unix_socket():
 # Sockets
 
 
-def test_same_socket():
+def test_same_socket() -> None:
     """A datagram leaves by the socket that the peer sends to."""
     bench = Bench()
     flow = RecordingFlow("UDP", SOURCE)
@@ -340,7 +343,7 @@ def test_same_socket():
     assert found.sent is flow.sent
 
 
-def test_other_family():
+def test_other_family() -> None:
     """For an address of another family it is a socket of that family, or there is no way."""
     bench = Bench(sockets=("2001:db8::200",))
     (found,) = bench.find("sip:alice@[2001:db8::7]", is_proven=True)
@@ -349,7 +352,7 @@ def test_other_family():
     assert bench.goes_to("sip:alice@[2001:db8::7]", is_proven=True) == "nowhere"
 
 
-def test_datagram_after_a_connection():
+def test_datagram_after_a_connection() -> None:
     """Where the connection is gone and the next hop is by UDP, it is by a socket of ours, if there is one."""
     bench = Bench()
     assert bench.goes_to("sip:alice@192.0.2.1:5070", gone()) == "192.0.2.1:5070"
@@ -360,7 +363,7 @@ def test_datagram_after_a_connection():
 # 18.1.1
 
 
-def test_large_request():
+def test_large_request() -> None:
     """A request of more than 1300 octets for UDP goes by TCP to the same address (18.1.1)."""
     bench = Bench()
     assert bench.goes_to("sip:alice@192.0.2.1:5070", size=1300) == "192.0.2.1:5070"
@@ -370,7 +373,7 @@ def test_large_request():
     assert found == [flow]
 
 
-def test_large_request_without_tcp():
+def test_large_request_without_tcp() -> None:
     """If that connection fails, it goes by UDP after all (18.1.1)."""
     bench = Bench()
     found = bench.find("sip:alice@192.0.2.1:5070", size=1301)
@@ -379,7 +382,7 @@ def test_large_request_without_tcp():
     assert not found[0].is_reliable
 
 
-def test_large_request_that_may_not_be_followed():
+def test_large_request_that_may_not_be_followed() -> None:
     """No connection is opened for a request that goes back to its peer's source only."""
     bench = Bench()
     assert bench.goes_to(ELSEWHERE, size=1301) == "192.0.2.1:40000"
@@ -388,7 +391,7 @@ def test_large_request_that_may_not_be_followed():
 # Bounds
 
 
-def test_name_servers_are_silent():
+def test_name_servers_are_silent() -> None:
     """A name that is not found in time is no way, and leaves no timer: the datagram goes to the peer (RFC 3263, 4)."""
     bench = Bench()
     bench.zone.silent = True
@@ -403,7 +406,7 @@ def test_name_servers_are_silent():
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_search_has_a_deadline():
+def test_search_has_a_deadline() -> None:
     """However many addresses are tried in vain, after 64*T1 there is no way (17.1.2.2)."""
     bench = Bench(*(f"192.0.2.{number}" for number in range(50, 58)))
     found = bench.find("sip:alice@ua.example.com;transport=tcp", is_proven=True)
@@ -416,7 +419,7 @@ def test_search_has_a_deadline():
     assert bench.flows.counters["searches"] == 0
 
 
-def test_bound_on_searches():
+def test_bound_on_searches() -> None:
     """More requests than the bound do not wait for their flow; those that have one do not have to."""
     bench = Bench(max_searches=1)
     next_hop = "sip:alice@192.0.2.1;transport=tcp"
@@ -430,7 +433,7 @@ def test_bound_on_searches():
     assert bench.find(next_hop)[0].is_reliable
 
 
-def test_stop():
+def test_stop() -> None:
     """To stop fails every search and begins none any more; with the connections given up no timer is left."""
     bench = Bench()
     next_hop = "sip:alice@192.0.2.1;transport=tcp"

@@ -62,7 +62,7 @@ def received(udp: socket.socket) -> list[tuple[bytes, int]]:
     return waiting
 
 
-def test_own_datagram_socket(opened):
+def test_own_datagram_socket(opened: Any) -> None:
     """Each process has its own UDP socket, one source is always dealt to the same one, and none is read here."""
     listeners = opened("udp:0")
     address = tuple(listeners.listening[0].address)
@@ -83,7 +83,7 @@ def test_own_datagram_socket(opened):
     assert sum(map(len, ports)) == 60
 
 
-def test_dead_process(opened):
+def test_dead_process(opened: Any) -> None:
     """When a process closes its sockets what comes for it waits, and other sources stay with the others."""
     listeners = opened("udp:0:tcp=no", count=2)
     address = tuple(listeners.listening[0].address)
@@ -102,7 +102,7 @@ def test_dead_process(opened):
 
 
 @pytest.mark.parametrize("text", ["udp:0", "udp:0:tcp=no", "udp:0:interface=[::]", "udp:0:interface=0.0.0.0"])
-def test_second_server(opened, text):
+def test_second_server(opened: Any, text: str) -> None:
     """Sockets that are shared are shared by no other server, be it one that shares too."""
     port = opened(text).listening[0].address.port
     for count in (1, 3):
@@ -110,7 +110,7 @@ def test_second_server(opened, text):
             opened(text.replace(":0", f":{port}", 1), count=count)
 
 
-def test_one_stream_socket(opened):
+def test_one_stream_socket(opened: Any) -> None:
     """All processes have the same stream socket, which listens: that beside UDP, and that of a Twisted endpoint."""
     listeners = opened("udp:0", "tcp:0:interface=127.0.0.1")
     assert [one.transport for one in listeners.listening] == ["udp", "tcp", "tcp"]
@@ -135,7 +135,7 @@ class _Port:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_to_share(opened, monkeypatch):
+async def test_nothing_to_share(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that has no socket to hand on is refused by name, and what was bound before it is closed."""
     monkeypatch.setattr("twisted_sipuas.transport.listeners.serverFromString", lambda *_: _Endpoint())
     monkeypatch.setattr(Listeners, "_opened", lambda self, port: self._ports.append(("onion", port)))
@@ -147,7 +147,7 @@ async def test_nothing_to_share(opened, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unix_socket(opened, tmp_path):
+async def test_unix_socket(opened: Any, tmp_path: Path) -> None:
     """A UNIX socket is refused: the first worker to end would take its name away from the others."""
     with pytest.raises(StartError, match=r"unix:.*/s: workers cannot share it"):
         opened(f"unix:{tmp_path / 's'}")
@@ -160,7 +160,7 @@ class _Endpoint:
 
 
 @pytest_twisted.ensureDeferred
-async def test_inherited(opened):
+async def test_inherited(opened: Any) -> None:
     """What another process has bound is served as it was asked for, and closing it closes it for this one alone."""
     shared = opened("udp:0:advertise=sip.example.com", "haproxy:tcp:0:interface=127.0.0.1", count=2)
     items = [parse_listen("udp:0:advertise=sip.example.com"), parse_listen("haproxy:tcp:0:interface=127.0.0.1")]
@@ -190,7 +190,7 @@ async def test_inherited(opened):
         pass  # it still listens
 
 
-def test_certificate_read_at_once(opened, tmp_path: Path):
+def test_certificate_read_at_once(opened: Any, tmp_path: Path) -> None:
     """A certificate that is not there is the fault of the start, not of each worker's."""
     with pytest.raises(StartError, match=r"missing\.pem"):
         opened(f"ssl:0:interface=127.0.0.1:privateKey={tmp_path / 'missing.pem'}")

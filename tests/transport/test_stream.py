@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import MessageSyntaxError, TransportError
 from twisted_sipuas.interfaces import Address, IFlow, IMessageReceiver
 from twisted_sipuas.syntax.message import Request, Response
@@ -69,7 +71,8 @@ class Transport(StringTransport):
         super().__init__(
             host or IPv4Address("TCP", "198.51.100.1", 5060), peer or IPv4Address("TCP", "192.0.2.1", 40000)
         )
-        self.protocol: SIPStreamProtocol | None = None
+        self.protocol: Any = None
+        self.producer: Any
         self.is_lost = False
 
     def flush(self) -> None:
@@ -84,14 +87,13 @@ class Transport(StringTransport):
         """The connection is gone."""
         if not self.is_lost:
             self.is_lost = True
-            assert self.protocol is not None
             self.protocol.connectionLost(reason)
 
 
 class World:
     """A factory on a clock, and the connections to it."""
 
-    def __init__(self, receiver: Receiver | None = None, is_proxied: bool = False, **bounds: float) -> None:
+    def __init__(self, receiver: Receiver | None = None, is_proxied: bool = False, **bounds: Any) -> None:
         self.clock = Clock()
         self.receiver = receiver or Receiver()
         self.factory = SIPStreamFactory(
@@ -341,7 +343,7 @@ def test_peer(peer: object, remote: tuple[str, int]) -> None:
 
 def test_tls() -> None:
     """On TLS the flow says so, and asks for the peer's certificate when it is asked for it."""
-    transport = Transport()
+    transport: Any = Transport()
     directlyProvides(transport, ISSLTransport)
     transport.getPeerCertificate = lambda: "certificate"
     world = World()
@@ -540,7 +542,7 @@ def test_per_source_behind_a_proxy() -> None:
         transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
         wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
         assert wrapper is not None
-        transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+        transport.protocol = wrapper.wrappedProtocol
         wrapper.makeConnection(transport)
         wrapper.dataReceived(f"PROXY TCP4 {client} 198.51.100.9 4444 5061\r\n".encode() + FIRST)
         wrappers.append((wrapper, transport))
@@ -560,7 +562,7 @@ def test_no_address_behind_a_proxy(client: str) -> None:
     transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
     wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
     assert wrapper is not None
-    transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+    transport.protocol = wrapper.wrappedProtocol
     wrapper.makeConnection(transport)
     wrapper.dataReceived(f"PROXY TCP4 {client} 198.51.100.9 4444 5061\r\n".encode() + FIRST)
     assert transport.is_lost
@@ -584,7 +586,7 @@ def test_malformed_proxy_header(header: bytes) -> None:
     transport = Transport(peer=IPv4Address("TCP", "203.0.113.80", 9))
     wrapper = HAProxyWrappingFactory(world.factory).buildProtocol(transport.getPeer())
     assert wrapper is not None
-    transport.protocol = wrapper.wrappedProtocol  # type: ignore[attr-defined]
+    transport.protocol = wrapper.wrappedProtocol
     wrapper.makeConnection(transport)
     wrapper.dataReceived(header + FIRST)
     assert transport.is_lost
@@ -614,6 +616,7 @@ def test_log_of_what_is_not_sip() -> None:
     """However many connections are let go, the log grows by one line a second, which says how many there were more."""
     lines: list[str] = []
 
+    @log_observer
     def observe(event: LogEvent) -> None:
         if event.get("log_namespace") == "twisted_sipuas.transport.stream":
             lines.append(formatEvent(event))
@@ -687,7 +690,7 @@ def test_advertised_address() -> None:
     ):
         world = World()
         world.factory.advertised_address = advertised
-        transport = world.connect()
+        transport: Transport = world.connect()
         world.feed(transport, FIRST)
         assert world.receiver.flows[0].advertised_address == told
         assert world.receiver.flows[0].local_address == ("198.51.100.1", 5060)
@@ -695,8 +698,8 @@ def test_advertised_address() -> None:
         world.assert_nothing_left()
 
 
-def secure_transport() -> Transport:
-    transport = Transport()
+def secure_transport() -> Any:
+    transport: Any = Transport()
     directlyProvides(transport, ISSLTransport)
     return transport
 
@@ -788,7 +791,7 @@ def test_others_have_their_turn(data: bytes) -> None:
     world.feed(transport, data * 100)
 
     def taken() -> int:
-        return len(answered) + transport.value().count(PONG)
+        return len(answered) + int(transport.value().count(PONG))
 
     assert (taken(), transport.producerState) == (32, "paused")
     world.feed(transport, data * 10)

@@ -25,6 +25,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from tests.log_observers import log_observer
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.transport.tls import ServerCredentials, client_creator, sip_identities
 
@@ -54,7 +55,8 @@ class Issued(NamedTuple):
 
 def key_pem(key: Any, password: bytes | None = None) -> bytes:
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    result: bytes = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    return result
 
 
 def issue(
@@ -115,6 +117,7 @@ def warnings() -> Iterator[list[LogEvent]]:
     """The warnings logged during the test."""
     events: list[LogEvent] = []
 
+    @log_observer
     def observe(event: LogEvent) -> None:
         if event.get("log_level") is not None and event["log_level"].name == "warn":
             events.append(event)
@@ -148,7 +151,7 @@ def connect_in_memory(credentials: ServerCredentials, context: SSL.Context) -> t
 
 def serve_in_memory(credentials: ServerCredentials, client: SSL.Connection) -> SSL.Connection:
     """Return the server's side of *client*, with the handshake behind it; raises what OpenSSL raises."""
-    server: Any = credentials.serverConnectionForTLS(None)  # type: ignore[arg-type]
+    server: SSL.Connection = credentials.serverConnectionForTLS(None)  # type: ignore[arg-type]
     server.set_accept_state()
     client.set_connect_state()
     shake_hands(server, client)
@@ -204,13 +207,13 @@ def shown(client: SSL.Connection) -> int:
 # Our certificate
 
 
-def test_interfaces(files):
+def test_interfaces(files: Any) -> None:
     """Credentials and client creators are what Twisted asks for connections."""
     assert verifyObject(IOpenSSLServerConnectionCreator, files.credentials(issue()))
     assert verifyObject(IOpenSSLClientConnectionCreator, client_creator("example.com"))
 
 
-def test_one_file_for_all(files):
+def test_one_file_for_all(files: Any) -> None:
     """Private key, certificate and chain may be one file, in any order that has our certificate before its chain."""
     root = issue(common_name="root", is_ca=True)
     middle = issue(common_name="middle", issuer=root, is_ca=True)
@@ -221,7 +224,7 @@ def test_one_file_for_all(files):
         assert shown(client) == own.certificate.serial_number
 
 
-def test_chain_in_a_file_of_its_own(files):
+def test_chain_in_a_file_of_its_own(files: Any) -> None:
     """The chain may be a file of its own: the client then can verify the certificate."""
     root = issue(common_name="root", is_ca=True)
     middle = issue(common_name="middle", issuer=root, is_ca=True)
@@ -233,7 +236,7 @@ def test_chain_in_a_file_of_its_own(files):
 
 @pytest.mark.parametrize("key", [rsa_key(2048), ec.generate_private_key(ec.SECP384R1())])
 @pytest.mark.parametrize("format", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
-def test_kinds_of_keys(files, key, format):
+def test_kinds_of_keys(files: Any, key: Any, format: Any) -> None:
     """RSA and EC keys are taken, in the form of old tools too."""
     own = issue(key=key)
     files.show(own)
@@ -242,7 +245,7 @@ def test_kinds_of_keys(files, key, format):
     connect_in_memory(ServerCredentials(*paths), trusting(own))
 
 
-def test_what_logs_say(files):
+def test_what_logs_say(files: Any) -> None:
     """File, serial number and end of the certificate are there for logs, and nothing of the key."""
     own = issue()
     credentials = files.credentials(own)
@@ -335,7 +338,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults(files, fault):
+def test_faults(files: Any, fault: Any) -> None:
     """Whatever is wrong with the files is told in one line that names the file and its fault."""
     wrong, said = faults(files)[fault]
     good = {"private_key": str(files.directory / "good-key.pem"), "certificate": str(files.directory / "good.pem")}
@@ -346,7 +349,7 @@ def test_faults(files, fault):
     assert "sesame" not in str(raised.value)
 
 
-def test_all_faults_are_tested(files):
+def test_all_faults_are_tested(files: Any) -> None:
     """The list of names above is complete."""
     assert sorted(FAULTS) == sorted(faults(files))
 
@@ -354,7 +357,7 @@ def test_all_faults_are_tested(files):
 @pytest.mark.parametrize(
     ("days", "said"), [((-30, -1), "the certificate expired on"), ((1, 30), "the certificate is not valid before")]
 )
-def test_wrong_time(files, warnings, days, said):
+def test_wrong_time(files: Any, warnings: Any, days: Any, said: str) -> None:
     """A certificate out of its time is a warning, at start and at each reload, and is used."""
     own = issue(days=days)
     credentials = files.credentials(own)
@@ -365,7 +368,7 @@ def test_wrong_time(files, warnings, days, said):
     assert credentials.serverConnectionForTLS(None) is not None
 
 
-def test_right_time(files, warnings):
+def test_right_time(files: Any, warnings: Any) -> None:
     """A certificate in its time is not worth a word."""
     files.credentials(issue()).reload()
     assert warnings == []
@@ -374,7 +377,7 @@ def test_right_time(files, warnings):
 # Reload
 
 
-def test_reload(files):
+def test_reload(files: Any) -> None:
     """After a reload new connections get the new certificate, and open ones go on (OpenSIPS #2322, Kamailio #3717)."""
     old, new = issue(), issue(days=(-1, 60))
     credentials = files.credentials(old)
@@ -388,11 +391,11 @@ def test_reload(files):
     assert credentials.not_after == NOW + timedelta(days=60)
 
 
-def test_reload_in_a_handshake(files):
+def test_reload_in_a_handshake(files: Any) -> None:
     """A handshake that began before a reload ends with the certificate it began with."""
     old, new = issue(), issue()
     credentials = files.credentials(old)
-    server: Any = credentials.serverConnectionForTLS(None)
+    server: SSL.Connection = credentials.serverConnectionForTLS(None)
     client = SSL.Connection(trusting(old), None)
     server.set_accept_state()
     client.set_connect_state()
@@ -406,7 +409,7 @@ def test_reload_in_a_handshake(files):
 
 
 @pytest.mark.parametrize("broken", ["key.pem", "cert.pem", "ca.pem"])
-def test_broken_reload(files, broken):
+def test_broken_reload(files: Any, broken: Any) -> None:
     """Files that are broken, or half replaced, change nothing: the old certificate and CA stay (Kamailio #4033)."""
     authority = issue(common_name="CA", is_ca=True)
     old, client = issue(), issue(issuer=authority)
@@ -420,7 +423,7 @@ def test_broken_reload(files, broken):
     assert credentials.not_after == NOW + timedelta(days=30)
 
 
-def test_half_replaced(files):
+def test_half_replaced(files: Any) -> None:
     """A key that was replaced before its certificate was is a fault at that moment, and none the next time."""
     old, new = issue(), issue()
     credentials = files.credentials(old)
@@ -441,7 +444,7 @@ def authority() -> Issued:
     return issue(common_name="clients' CA", is_ca=True)
 
 
-def test_client_certificate(files, authority):
+def test_client_certificate(files: Any, authority: Any) -> None:
     """A client that shows a certificate by the CA is let in, and known by it (RFC 5922, 7.4)."""
     own = issue()
     credentials = files.credentials(own, client_ca=files.write("ca.pem", authority.pem))
@@ -452,7 +455,7 @@ def test_client_certificate(files, authority):
     assert [name.CN for name in client.get_client_ca_list()] == ["clients' CA"], "a client may choose by it"
 
 
-def test_no_client_certificate_asked(files):
+def test_no_client_certificate_asked(files: Any) -> None:
     """Without a CA for clients none is asked for its certificate, and nobody has an identity."""
     own = issue()
     server, _ = connect_in_memory(files.credentials(own), trusting(own, issue(URI("sip:example.org"))))
@@ -475,7 +478,7 @@ def bad_clients(authority: Issued) -> dict[str, Issued | None]:
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
 @pytest.mark.parametrize("which", bad_clients(issue(is_ca=True)))
-def test_client_refused(files, authority, which, version):
+def test_client_refused(files: Any, authority: Any, which: Any, version: Any) -> None:
     """Without a certificate by the CA, valid and for clients, the handshake fails (RFC 5922, 7.1: RFC 5280)."""
     own = issue()
     credentials = files.credentials(own, client_ca=files.write("ca.pem", authority.pem))
@@ -485,7 +488,7 @@ def test_client_refused(files, authority, which, version):
         connect_in_memory(credentials, context)
 
 
-def test_client_by_an_intermediate(files, authority):
+def test_client_by_an_intermediate(files: Any, authority: Any) -> None:
     """The CA for clients may be an intermediate one, without its root; or the one certificate that is let in."""
     middle = issue(common_name="middle", issuer=authority, is_ca=True)
     peer, other = issue(issuer=middle), issue(issuer=authority)
@@ -500,7 +503,7 @@ def test_client_by_an_intermediate(files, authority):
         connect_in_memory(pinned, trusting(own, peer))
 
 
-def test_reload_of_the_client_ca(files, authority):
+def test_reload_of_the_client_ca(files: Any, authority: Any) -> None:
     """After a reload the new CA counts."""
     own, later = issue(), issue(common_name="later CA", is_ca=True)
     credentials = files.credentials(own, client_ca=files.write("ca.pem", authority.pem))
@@ -512,7 +515,7 @@ def test_reload_of_the_client_ca(files, authority):
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
-def test_no_resumption(files, authority, version):
+def test_no_resumption(files: Any, authority: Any, version: Any) -> None:
     """Who comes back with a session has to show its certificate again, and is let in if it does."""
     own, peer = issue(), issue(issuer=authority)
     credentials = files.credentials(own, client_ca=files.write("ca.pem", authority.pem))
@@ -550,20 +553,20 @@ def only(version: int) -> SSL.Context:
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
-def test_versions(files, version):
+def test_versions(files: Any, version: Any) -> None:
     """TLS 1.2 and 1.3 are spoken."""
     server, client = connect_in_memory(files.credentials(issue()), only(version))
     assert say(client, server, b"hello") == b"hello"
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_VERSION, SSL.TLS1_1_VERSION])
-def test_old_versions(files, version):
+def test_old_versions(files: Any, version: Any) -> None:
     """TLS 1.1 and older is refused for what it is (RFC 8996)."""
     with pytest.raises(SSL.Error, match="protocol"):
         connect_in_memory(files.credentials(issue()), only(version))
 
 
-def test_mandatory_cipher_suite(files):
+def test_mandatory_cipher_suite(files: Any) -> None:
     """TLS_RSA_WITH_AES_128_CBC_SHA is for every element (26.2.1), but only where nothing better is offered."""
     own = issue(key=rsa_key(2048))
     credentials = files.credentials(own)
@@ -578,7 +581,7 @@ def test_mandatory_cipher_suite(files):
 
 
 @pytest.mark.parametrize("ciphers", [b"aNULL:@SECLEVEL=0", b"eNULL:@SECLEVEL=0"])
-def test_no_worthless_cipher_suite(files, ciphers):
+def test_no_worthless_cipher_suite(files: Any, ciphers: Any) -> None:
     """Nothing without authentication or encryption is spoken (26.2.1)."""
     context = only(SSL.TLS1_2_VERSION)
     context.set_cipher_list(ciphers)
@@ -586,7 +589,7 @@ def test_no_worthless_cipher_suite(files, ciphers):
         connect_in_memory(files.credentials(issue(key=rsa_key(2048))), context)
 
 
-def test_no_renegotiation(files):
+def test_no_renegotiation(files: Any) -> None:
     """A client cannot renegotiate, which costs us far more than it does it."""
     server, client = connect_in_memory(files.credentials(issue()), only(SSL.TLS1_2_VERSION))
     client.renegotiate()
@@ -643,7 +646,7 @@ def certificate(*names: x509.GeneralName, common_name: str = "example.com") -> c
         ([x509.IPAddress(ipaddress.ip_address("192.0.2.1"))], []),
     ],
 )
-def test_identities(names, identities):
+def test_identities(names: Any, identities: Any) -> None:
     """SIP URIs without userinfo, else DNS names, and never the Common Name beside them (RFC 5922, 7.1)."""
     assert sip_identities(certificate(*names)) == tuple(identities)
 
@@ -664,12 +667,12 @@ def test_identities(names, identities):
         ("example.com\0.evil.example", []),
     ],
 )
-def test_identity_in_the_common_name(common_name, identities):
+def test_identity_in_the_common_name(common_name: Any, identities: Any) -> None:
     """Without any subjectAltName a Common Name that is a domain name is the identity (RFC 5922, 7.1-2)."""
     assert sip_identities(certificate(common_name=common_name)) == tuple(identities)
 
 
-def test_two_common_names():
+def test_two_common_names() -> None:
     """Of two Common Names none counts: nobody can tell which one the CA looked at."""
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.NameAttribute(NameOID.COMMON_NAME, text) for text in ("a.example", "b.example")]
@@ -699,13 +702,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("octets", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_names(octets):
+def test_hostile_names(octets: bytes) -> None:
     """A subjectAltName that cannot be read names nobody, raises nothing, and does not let the Common Name count."""
     issued = issue(common_name="example.com", extensions=(raw(octets),))
     assert sip_identities(crypto.X509.from_cryptography(issued.certificate)) == ()
 
 
-def test_two_lists_of_names():
+def test_two_lists_of_names() -> None:
     """Two subjectAltName extensions in one certificate, which no CA signs, name nobody."""
     dummy = x509.ObjectIdentifier("2.5.29.99")
     issued = issue(DNS("a.example"), extensions=(raw(b"\x30\x0b\x82\x09b.example", dummy),))
@@ -714,7 +717,7 @@ def test_two_lists_of_names():
 
 
 @pytest.mark.parametrize("nothing", [None, object(), b"", "example.com"])
-def test_no_certificate(nothing):
+def test_no_certificate(nothing: Any) -> None:
     """What is no certificate names nobody."""
     assert sip_identities(nothing) == ()
 
@@ -725,9 +728,11 @@ def test_no_certificate(nothing):
 class Echo(Protocol):
     """Sends back what comes, and knows its end."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self.lost: Deferred[None] = Deferred()
-        self.reason: Failure | None = None
+        self.reason: Any = None
         self._waiter: Deferred[bytes] | None = None
 
     def dataReceived(self, data: bytes) -> None:
@@ -768,7 +773,8 @@ class Server(Factory):
 
     async def connect(self, host: str, trust: str | None) -> Echo:
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port.getHost().port)
-        return await connectProtocol(wrapClientTLS(client_creator(host, trust), endpoint), Echo())
+        connection: Echo = await connectProtocol(wrapClientTLS(client_creator(host, trust), endpoint), Echo())
+        return connection
 
     async def stop(self) -> None:
         await self.port.stopListening()
@@ -785,7 +791,7 @@ def the_reactor() -> Any:
     return reactor
 
 
-async def test_reload_on_real_connections(files, the_reactor):
+async def test_reload_on_real_connections(files: Any, the_reactor: Any) -> None:
     """On a listening port too a reload leaves open connections alone, and counts for new ones."""
     root = issue(common_name="root", is_ca=True)
     old, new = (issue(DNS("sip.example.com"), issuer=root) for _ in range(2))
@@ -806,7 +812,7 @@ async def test_reload_on_real_connections(files, the_reactor):
     await second.lost
 
 
-async def test_certificate_for_another(files, the_reactor):
+async def test_certificate_for_another(files: Any, the_reactor: Any) -> None:
     """A peer whose certificate is for another is told nothing, and the failure says why (RFC 5922, 7.3)."""
     own = issue(URI("sip:example.net"))
     server = Server(the_reactor, files.credentials(own))
@@ -840,7 +846,7 @@ async def test_certificate_for_another(files, the_reactor):
         ("example.net", [], False),
     ],
 )
-def test_host_of_the_peer(files, host, names, is_taken):
+def test_host_of_the_peer(files: Any, host: str, names: Any, is_taken: bool) -> None:
     """The certificate has to be for the host we mean, by its SIP identities or IP addresses (RFC 5922, 7.2, 7.3)."""
     own = issue(*names, common_name="example.com")
     protocol = NoProtocol()
@@ -856,7 +862,7 @@ def test_host_of_the_peer(files, host, names, is_taken):
         assert len(protocol.refused) == 1
 
 
-def test_peer_nobody_vouches_for(files):
+def test_peer_nobody_vouches_for(files: Any) -> None:
     """A certificate for the right host by a CA that is not trusted is refused, be trust a file or the platform's."""
     own = issue(DNS("example.com"))
     for trust in (None, files.write("trust.pem", issue(DNS("example.com"), is_ca=True).pem)):
@@ -868,20 +874,20 @@ def test_peer_nobody_vouches_for(files):
 @pytest.mark.parametrize(
     ("host", "sent"), [("Example.com", b"example.com"), ("192.0.2.1", None), ("2001:db8::1", None)]
 )
-def test_server_name_indication(files, host, sent):
+def test_server_name_indication(files: Any, host: str, sent: Any) -> None:
     """The host's name is sent, so that a server for many can choose; an address is not (RFC 5922, 7.8)."""
     creator: Any = client_creator(host)
     assert creator.clientConnectionForTLS(NoProtocol()).get_servername() == sent
 
 
 @pytest.mark.parametrize("host", ["", "a b", "example.com\n", "a@b", "[1", "[1]", "a." * 127])
-def test_no_host(host):
+def test_no_host(host: str) -> None:
     """What is no host is refused at once."""
     with pytest.raises(ValueError):
         client_creator(host)
 
 
-def test_trust_that_cannot_be_read(files):
+def test_trust_that_cannot_be_read(files: Any) -> None:
     """A file of CA certificates that cannot be read is refused at once, and read again the next time."""
     path = files.write("trust.pem", b"rubbish")
     with pytest.raises(ValueError, match="there is no PEM certificate"):
@@ -890,7 +896,7 @@ def test_trust_that_cannot_be_read(files):
     client_creator("example.com", path)
 
 
-def test_python_ssl_talks_to_us(files):
+def test_python_ssl_talks_to_us(files: Any) -> None:
     """Another implementation's client, Python's own `ssl`, verifies our certificate and its chain."""
     root = issue(common_name="root", is_ca=True)
     middle = issue(common_name="middle", issuer=root, is_ca=True)

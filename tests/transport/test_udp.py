@@ -342,10 +342,10 @@ class FakeSocket:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
 
-def port_with(receiver: Receiver, datagrams: list[Any], interface: str = "198.51.100.1") -> SIPDatagramPort:
+def port_with(receiver: Receiver, datagrams: list[Any], interface: str = "198.51.100.1") -> Any:
     """A port on a fake socket."""
     protocol = SIPDatagramProtocol(receiver)
-    port = SIPDatagramPort(5060, protocol, interface, MAX_DATAGRAM, MemoryReactor())
+    port: Any = SIPDatagramPort(5060, protocol, interface, MAX_DATAGRAM, MemoryReactor())
     port.socket = FakeSocket(datagrams)
     port.connected = True
     host = (IPv6Address if ":" in interface else IPv4Address)("UDP", interface, 5060)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ SECURE = "m=audio 49174 RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:
 CHAT = "m=message 7654 TCP/MSRP *\r\n"
 
 
-def described(*streams, version=1, session=2890844526):
+def described(*streams: str, version: int = 1, session: int = 2890844526) -> bytes:
     """Return a session description of these streams."""
     return (
         f"v=0\r\no=alice {session} {version} IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
@@ -30,21 +31,21 @@ def described(*streams, version=1, session=2890844526):
 class Call(Caller):
     """A caller of the built-in server, which offers session descriptions."""
 
-    def __init__(self, status=200, **options):
+    def __init__(self, status: int = 200, **options: Any) -> None:
         super().__init__(AnsweringServer(status), **options)
 
-    def offer(self, body, content_type="application/sdp", **fields):
+    def offer(self, body: Any, content_type: str = "application/sdp", **fields: Any) -> Any:
         """Send an INVITE with *body*; without one, it asks for an offer."""
         headers = (("Content-Type", content_type),) if body else ()
         return self.invite(headers=headers, body=body, **fields)
 
     @property
-    def streams(self):
+    def streams(self) -> Any:
         """The m= lines of the latest answer."""
         return re.findall(r"^m=.*$", self.last.body.decode().replace("\r", ""), re.MULTILINE)
 
     @property
-    def origin(self):
+    def origin(self) -> Any:
         """Session id and version of the latest answer."""
         return parse_description(self.last.body).origin
 
@@ -62,7 +63,7 @@ class Call(Caller):
         ([SECURE, AUDIO], ["m=audio 0 RTP/SAVP 0", "m=audio 9 RTP/AVP 18 96"]),
     ],
 )
-def test_answer(offered, answered):
+def test_answer(offered: Any, answered: Any) -> None:
     """The 2xx to an INVITE with an offer has the answer: every stream, inactive or refused (13.3.1.4, RFC 3264, 6)."""
     call = Call().offer(described(*offered))
     assert (call.last.status, call.last.headers.one(ContentType).media_type) == (200, "application/sdp")
@@ -81,7 +82,7 @@ def test_answer(offered, answered):
         ),
     ],
 )
-def test_answer_to_an_offer_of_nothing(offered, answered, within):
+def test_answer_to_an_offer_of_nothing(offered: Any, answered: Any, within: Any) -> None:
     """An offer may have no stream yet, or none any more, and is answered by just that (RFC 3264, 5 and 8.2)."""
     call = Call()
     if within:
@@ -92,7 +93,7 @@ def test_answer_to_an_offer_of_nothing(offered, answered, within):
 
 @pytest.mark.requirement("13.3.1-7", "13.3.1.4-5")
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_offer(transport):
+def test_offer(transport: Any) -> None:
     """The 2xx to an INVITE without an offer has one, of audio, and nothing before it has (13.3.1, 13.3.1.4)."""
     call = Call(transport=transport).offer(b"")
     assert call.statuses == [200]
@@ -103,7 +104,7 @@ def test_offer(transport):
 
 
 @pytest.mark.requirement("13.3.1.4-4")
-def test_answer_to_an_offer_in_a_multipart():
+def test_answer_to_an_offer_in_a_multipart() -> None:
     """The offer may be one part of several (13.3.1.4, RFC 5621)."""
     part = b"--b\r\nContent-Type: application/sdp\r\n\r\n" + described(AUDIO) + b"\r\n--b--\r\n"
     assert Call().offer(part, "multipart/mixed;boundary=b").streams == ["m=audio 9 RTP/AVP 18 96"]
@@ -123,7 +124,7 @@ BAD_OFFERS = pytest.mark.parametrize(
 
 @pytest.mark.requirement("13.3.1.3-3", "13.3.1.3-4")
 @BAD_OFFERS
-def test_refused_offer(body, code):
+def test_refused_offer(body: Any, code: Any) -> None:
     """An offer of which nothing can be taken gets 488, with a Warning that says why (13.3.1.3)."""
     call = Call().offer(body)
     assert call.statuses == [488]
@@ -134,7 +135,7 @@ def test_refused_offer(body, code):
 
 
 @pytest.mark.parametrize("status", [204, 300, 404, 486, 603])
-def test_other_status(status):
+def test_other_status(status: int) -> None:
     """Every INVITE is answered with the status asked for; what takes the call has a description in any case."""
     call = Call(status).offer(described(AUDIO))
     assert call.statuses == [status]
@@ -142,7 +143,7 @@ def test_other_status(status):
 
 
 @pytest.mark.parametrize("status", [100, 199, 700, 0])
-def test_status_that_answers_nothing(status):
+def test_status_that_answers_nothing(status: int) -> None:
     """A status that is no final one is refused."""
     with pytest.raises(ValueError, match="200 to 699"):
         AnsweringServer(status)
@@ -153,7 +154,7 @@ def test_status_that_answers_nothing(status):
 
 @pytest.mark.requirement("14.2-4")
 @pytest.mark.parametrize("again", [described(AUDIO), described(AUDIO, version=2)], ids=["same version", "same content"])
-def test_description_that_has_not_changed(again):
+def test_description_that_has_not_changed(again: Any) -> None:
     """An offer of the version or content that the last one had leaves the session as it is (14.2)."""
     call = Call().offer(described(AUDIO)).ack()
     before = call.last.body
@@ -163,7 +164,7 @@ def test_description_that_has_not_changed(again):
 
 @pytest.mark.requirement("14.2-4", "14.2-5")
 @pytest.mark.parametrize("version", [1, 2])
-def test_description_that_has_changed(version):
+def test_description_that_has_changed(version: Any) -> None:
     """An offer that differs, in version or only in content, is answered anew: our version grows by one (14.2)."""
     call = Call().offer(described(AUDIO)).ack()
     session, number = call.origin
@@ -177,7 +178,7 @@ def test_description_that_has_changed(version):
 
 @pytest.mark.requirement("14.2-6", "14.2-7", "8.2-2")
 @BAD_OFFERS
-def test_refused_offer_of_a_re_invite(body, code):
+def test_refused_offer_of_a_re_invite(body: Any, code: Any) -> None:
     """A description that cannot be taken gets 488 with a Warning, and the session stays as it was (14.2)."""
     call = Call().offer(described(AUDIO)).ack()
     before = call.last.body
@@ -200,7 +201,7 @@ def test_refused_offer_of_a_re_invite(body, code):
         ([CHAT, VIDEO], ["m=message 0 TCP/MSRP *", "m=video 9 RTP/AVP 31", "m=audio 9 RTP/AVP 0 8"]),
     ],
 )
-def test_offer_within_a_session(before, offered):
+def test_offer_within_a_session(before: Any, offered: Any) -> None:
     """An offer in a session has the streams and formats that it has, and all that a new call would have (14.2)."""
     call = Call().offer(described(*before) if before else b"").ack()
     _, number = call.origin
@@ -214,7 +215,7 @@ def test_offer_within_a_session(before, offered):
     assert call.last.body == again
 
 
-def test_two_calls_are_two_sessions():
+def test_two_calls_are_two_sessions() -> None:
     """Each call has a session id of its own, as good as unique (RFC 8866, 5.2)."""
     call = Call().offer(described(AUDIO))
     first = call.origin[0]
@@ -222,7 +223,7 @@ def test_two_calls_are_two_sessions():
     assert call.offer(described(AUDIO), call_id="other").origin[0] != first
 
 
-def test_address_of_the_description():
+def test_address_of_the_description() -> None:
     """The description names the address that others are told of the flow, IPv6 as such (RFC 8866, 5.7)."""
     call = Call()
     call.flow.advertised_address = call.flow.advertised_address._replace(host="2001:db8::1")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
 from zope.interface import implementer
 
 from tests.uas.caller import Caller, Phone
 from twisted_sipuas import SIPError
 from twisted_sipuas.errors import TransportError
 from twisted_sipuas.interfaces import IAuthenticator
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.uas.dialog import DialogState
 
 STATUSES = (100, 180, 183, 200, 202, 302, 404, 486)
@@ -22,17 +26,17 @@ class Undecided(Phone):
     What they wait for is in `waiting`; `ended` has the dialogs that came to their end.
     """
 
-    def __init__(self, plans, **options):
+    def __init__(self, plans: Any, **options: Any) -> None:
         super().__init__(**options)
         self.plans = iter(plans)
-        self.waiting = []
-        self.ended = []
+        self.waiting: list[Any] = []
+        self.ended: list[Any] = []
 
-    def wait(self):
+    def wait(self) -> Any:
         self.waiting.append(Deferred())
         return self.waiting[-1]
 
-    def handle(self, request, transaction):
+    def handle(self, request: Request, transaction: Any) -> Any:
         if request.method == "BYE":
             return super().handle(request, transaction)
         how, first, status = next(self.plans, ("plain", None, 200))
@@ -51,7 +55,7 @@ class Undecided(Phone):
             raise SIPError(status)
         return request.response(max(status, 200))
 
-    async def answer_later(self, request, transaction, first, status):
+    async def answer_later(self, request: Request, transaction: Any, first: Any, status: int) -> Any:
         try:
             await self.wait()
             if first is not None:
@@ -65,7 +69,7 @@ class Undecided(Phone):
                 await self.wait()
         return None if transaction.request is None else request.response(max(status, 200))
 
-    def dialog_ended(self, dialog, reason):
+    def dialog_ended(self, dialog: Any, reason: Any) -> None:
         assert dialog.state is DialogState.TERMINATED
         assert dialog not in self.ended
         self.ended.append(dialog)
@@ -75,11 +79,11 @@ class Undecided(Phone):
 class Doorkeeper:
     """Lets in at once, or when one of `waiting` fires, while it `is_slow`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.is_slow = False
-        self.waiting = []
+        self.waiting: list[Any] = []
 
-    def authenticate(self, request, transaction):
+    def authenticate(self, request: Request, transaction: Any) -> Any:
         if not self.is_slow:
             return "alice"
         self.waiting.append(Deferred())
@@ -118,25 +122,25 @@ EVENTS = st.lists(
 class Play:
     """Does what the events say; each method is one of them."""
 
-    def __init__(self, plans, transport, max_dialogs):
+    def __init__(self, plans: Any, transport: Any, max_dialogs: Any) -> None:
         self.doorkeeper = Doorkeeper()
         self.server = Undecided(plans, authenticator=self.doorkeeper)
         self.server.max_dialogs = max_dialogs
         self.caller = Caller(self.server, transport)
         self.caller.service.startService()
         self.calls = 0
-        self.stopped = None
+        self.stopped: Deferred[Any] | None = None
         self.call_anew()
 
-    def call_anew(self):
+    def call_anew(self) -> None:
         self.calls += 1
         self.caller.to = None
         self.caller.invite(call_id=str(self.calls))
 
-    def send(self, method):
+    def send(self, method: str) -> None:
         caller = self.caller
         caller.hear()
-        fields = {"call_id": str(self.calls)}
+        fields: dict[str, Any] = {"call_id": str(self.calls)}
         if method == "ACK":
             fields["cseq"] = caller.invite_number
         elif method == "CANCEL":
@@ -145,44 +149,45 @@ class Play:
         if method == "INVITE":
             caller.invite_number = caller.number
 
-    def go_on(self, which, succeeds):
+    def go_on(self, which: Any, succeeds: Any) -> None:
         self.fire(self.server.waiting, which, succeeds)
 
-    def let_in(self, which, succeeds):
+    def let_in(self, which: Any, succeeds: Any) -> None:
         self.fire(self.doorkeeper.waiting, which, succeeds)
 
-    def fire(self, waiting, which, succeeds):
+    def fire(self, waiting: Any, which: Any, succeeds: Any) -> None:
         if waiting:
             deferred = waiting.pop(which % len(waiting))
             if not deferred.called:
                 deferred.callback("alice") if succeeds else deferred.errback(SIPError(403))
 
-    def be_slow(self, is_slow):
+    def be_slow(self, is_slow: bool) -> None:
         self.doorkeeper.is_slow = is_slow
 
-    def fail(self, fails):
+    def fail(self, fails: Any) -> None:
         self.caller.flow.failure = "no route" if fails else None
 
-    def answer_bye(self, is_answered):
+    def answer_bye(self, is_answered: bool) -> None:
         pending = self.caller.sender.pending
         if pending:
             deferred = pending.pop()
             if not deferred.called:
                 deferred.callback(None) if is_answered else deferred.errback(TransportError("no response"))
 
-    def end(self):
+    def end(self) -> None:
+        assert self.server._calls is not None
         for session in list(self.server._calls._sessions.values()):
             if session.dialog.state is DialogState.CONFIRMED:
                 session.dialog.end()
 
-    def step(self, seconds):
+    def step(self, seconds: float) -> None:
         self.caller.step(seconds)
 
-    def stop(self):
+    def stop(self) -> None:
         if self.stopped is None:
             self.stopped = self.caller.service.stopService()
 
-    def run_out(self):
+    def run_out(self) -> None:
         """Let everything come to its end, and stop."""
         self.fail(False)
         self.stop()
@@ -200,7 +205,9 @@ class Play:
     stopped_after=st.integers(0, 100),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_any_order(logged_failures, events, plans, transport, max_dialogs, stopped_after):
+def test_any_order(
+    logged_failures: list[LogEvent], events: Any, plans: Any, transport: Any, max_dialogs: Any, stopped_after: Any
+) -> None:
     """In any order of what may happen the bounds hold, each dialog ends once, and nothing is left, nor in the log."""
     play = Play(plans, transport, max_dialogs)
     for number, (name, *arguments) in enumerate(events):
@@ -212,6 +219,7 @@ def test_any_order(logged_failures, events, plans, transport, max_dialogs, stopp
         assert counters["dialogs"] + counters["reserved"] <= max_dialogs
     play.run_out()
     assert play.caller.is_over, play.server.counters
+    assert play.stopped is not None
     assert play.stopped.called
     assert play.caller.clock.getDelayedCalls() == []
     counters = play.caller.service.counters

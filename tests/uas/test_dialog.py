@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
 
 from tests.uas.caller import CALL_ID, Caller, Phone
 from twisted_sipuas.interfaces import Address
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import make_request
 from twisted_sipuas.uas.dialog import DialogID, DialogState
@@ -18,11 +22,11 @@ ROUTES = (
 ROUTE_VALUES = ["<sip:p2.example.com;lr>;x=y", "<sip:p1.example.com;lr;unknown=1>", '"a, b" <sips:p0.example.com;lr>']
 
 
-def tag_of(response):
+def tag_of(response: Any) -> Any:
     return response.headers.get("To").partition(";tag=")[2]
 
 
-def bye_of(caller):
+def bye_of(caller: Any) -> Any:
     """Return the BYE by which the server ends the call."""
     caller.dialog.end()
     return caller.sender.requests[-1]
@@ -45,11 +49,11 @@ def bye_of(caller):
         (486, None),
     ],
 )
-def test_status_that_makes_a_dialog(status, state):
+def test_status_that_makes_a_dialog(status: int, state: Any) -> None:
     """A response of 101 to 199 to an INVITE makes an early dialog, a 2xx a confirmed one, and no other any (12.1)."""
     made = []
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status))
         made.append(transaction.dialog)
         return Deferred()
@@ -62,11 +66,11 @@ def test_status_that_makes_a_dialog(status, state):
 
 @pytest.mark.requirement("12.1-1")
 @pytest.mark.parametrize("method", ["INFO", "OPTIONS", "MESSAGE"])
-def test_method_that_makes_none(method):
+def test_method_that_makes_none(method: str) -> None:
     """A 2xx to another request than INVITE makes no dialog (12.1)."""
 
     class Server(Phone):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             return request.response(202)
 
     caller = Caller(Server()).send(method)
@@ -79,10 +83,10 @@ def test_method_that_makes_none(method):
 
 @pytest.mark.requirement("12.1.1-1", "12.1.1-2")
 @pytest.mark.parametrize("status", [180, 200])
-def test_record_route_is_copied(status):
+def test_record_route_is_copied(status: int) -> None:
     """The response has every Record-Route of the INVITE, in order and with every parameter (12.1.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status))
         return Deferred()
 
@@ -100,10 +104,10 @@ def test_record_route_is_copied(status):
         ("TLS", "<sip:bob@sip.example.net:5070;transport=tls>"),
     ],
 )
-def test_contact(status, transport, contact):
+def test_contact(status: int, transport: Any, contact: Any) -> None:
     """The response has a Contact: the user called, at the address that others are told of the flow (12.1.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status))
         return Deferred()
 
@@ -112,7 +116,7 @@ def test_contact(status, transport, contact):
     assert caller.invite().last.headers.values("Contact") == [contact]
 
 
-def test_contact_of_a_handler():
+def test_contact_of_a_handler() -> None:
     """A Contact that the handler gives is not added to."""
     caller = Caller(Phone(lambda request, transaction: request.response(200, contacts=["sip:me@192.0.2.99"])))
     assert caller.invite().last.headers.values("Contact") == ["<sip:me@192.0.2.99>"]
@@ -131,10 +135,12 @@ def test_contact_of_a_handler():
         ("mailto:bob@example.com", "sip:bob@example.com", False),
     ],
 )
-def test_scheme_of_a_handlers_contact(status, contact, uri, is_sent, logged_failures):
+def test_scheme_of_a_handlers_contact(
+    status: int, contact: Any, uri: str, is_sent: bool, logged_failures: list[LogEvent]
+) -> None:
     """A Contact of another scheme, or not SIPS where it has to be, is the handler's fault, and never sent (12.1.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status, contacts=[contact]))
         return Deferred()
 
@@ -156,7 +162,7 @@ def test_scheme_of_a_handlers_contact(status, contact, uri, is_sent, logged_fail
         ("sip:bob@example.com", "<sip:q.example.com;lr>, <sips:p.example.com;lr>", "sips:alice@192.0.2.1", "sip"),
     ],
 )
-def test_sips_contact(uri, record_route, contact, scheme):
+def test_sips_contact(uri: str, record_route: Any, contact: Any, scheme: Any) -> None:
     """Contact is a SIPS URI if the Request-URI is, or the top Record-Route, or without one Contact (12.1.1)."""
     headers = (("Contact", f"<{contact}>"), *(() if record_route is None else (("Record-Route", record_route),)))
     caller = Caller(transport="TLS").invite(uri=uri, headers=headers)
@@ -164,7 +170,7 @@ def test_sips_contact(uri, record_route, contact, scheme):
 
 
 @pytest.mark.requirement("12.1.1-6")
-def test_contact_has_global_scope():
+def test_contact_has_global_scope() -> None:
     """A request outside the dialog for the URI in our Contact is served as well (12.1.1)."""
     caller = Caller(Phone(domains=["example.com"])).called()
     uri = caller.flow.responses[0].headers.get("Contact").strip("<>")
@@ -177,10 +183,10 @@ def test_contact_has_global_scope():
 
 @pytest.mark.requirement("12-1", "12.1-2", "12.1.1-15", "12.1.1-16", "12.1.1-17")
 @pytest.mark.parametrize("status", [180, 200])
-def test_id(status):
+def test_id(status: int) -> None:
     """The dialog ID is the Call-ID, the To tag of the response and the From tag of the request (12, 12.1.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status))
         return Deferred()
 
@@ -198,7 +204,7 @@ def test_id(status):
 
 
 @pytest.mark.requirement("12.1.1-12", "12.1.1-13", "12.1.1-14", "12.1.1-19", "12.1.1-20")
-def test_state():
+def test_state() -> None:
     """Remote target, both sequence numbers and both URIs are the request's; ours have not begun (12.1.1)."""
     dialog = (
         Caller()
@@ -215,7 +221,7 @@ def test_state():
     assert dialog.local_uri == "sip:robert@example.org;x=1"
 
 
-def test_next_request():
+def test_next_request() -> None:
     """What is in the dialog is what our requests in it are made of (12.2.1.1)."""
     caller = Caller().called(cseq=4711, headers=ROUTES)
     bye = bye_of(caller)
@@ -227,7 +233,7 @@ def test_next_request():
 
 
 @pytest.mark.requirement("12.1.1-9", "12.1.1-11")
-def test_route_set():
+def test_route_set() -> None:
     """The route set is the Record-Route of the request, in order, parameters kept, whatever its Route says (12.1.1)."""
     caller = Caller().called(headers=(*ROUTES, ("Route", "<sip:198.51.100.1;lr>")))
     assert list(caller.dialog.route_set) == ROUTE_VALUES
@@ -235,7 +241,7 @@ def test_route_set():
 
 
 @pytest.mark.requirement("12.1.1-10", "12.1.1-11")
-def test_empty_route_set():
+def test_empty_route_set() -> None:
     """Without Record-Route the route set is empty, whatever came with the request else (12.1.1)."""
     caller = Caller().called(headers=(("Route", "<sip:198.51.100.1;lr>"), ("Path", "<sip:p.example.com;lr>")))
     assert caller.dialog.route_set == ()
@@ -252,22 +258,22 @@ def test_empty_route_set():
         ("UDP", "sip:bob@example.com", False),
     ],
 )
-def test_secure_flag(transport, uri, is_secure):
+def test_secure_flag(transport: Any, uri: str, is_secure: bool) -> None:
     """A dialog is secure if the request came over TLS and for a SIPS URI (12.1.1)."""
     assert Caller(transport=transport).invite(uri=uri).dialog.is_secure is is_secure
 
 
-def without_from_tag(request):
+def without_from_tag(request: Request) -> Any:
     """Return *request* as a client of RFC 2543 would send it."""
     return parse_message(request.to_bytes().replace(b";tag=9fxced76sl\r\n", b"\r\n", 1))
 
 
 @pytest.mark.requirement("12.1.1-18")
-def test_no_from_tag():
+def test_no_from_tag() -> None:
     """A caller of RFC 2543 may give no From tag; the remote tag is null then, in all that follows (12.1.1)."""
     caller = Caller()
 
-    def send(method, **fields):
+    def send(method: str, **fields: Any) -> None:
         request = without_from_tag(make_request(method, call_id=CALL_ID, to=caller.to, **fields))
         assert request.from_.tag is None
         caller.service.message_received(request, caller.flow)
@@ -289,7 +295,7 @@ def test_no_from_tag():
 
 
 @pytest.mark.requirement("12.1.1-7")
-def test_state_is_kept():
+def test_state_is_kept() -> None:
     """The state of a dialog is kept for as long as it lasts, an hour or more, and not after (12.1.1)."""
     caller = Caller().called(headers=ROUTES)
     dialog = caller.dialog
@@ -304,7 +310,7 @@ def test_state_is_kept():
 
 
 @pytest.mark.requirement("12.2-1", "12.2-2")
-def test_record_route_and_contact_within_a_dialog():
+def test_record_route_and_contact_within_a_dialog() -> None:
     """Any request in a dialog may have Record-Route and Contact; no INFO and no ACK changes anything by it (12.2)."""
     caller = Caller().invite(headers=ROUTES)
     dialog = caller.dialog
@@ -320,7 +326,7 @@ def test_record_route_and_contact_within_a_dialog():
 
 @pytest.mark.requirement("12.2.2-10")
 @pytest.mark.parametrize("uri", ["sip:bob@example.com", "sips:bob@example.com"])
-def test_target_refresh_without_a_contact(uri):
+def test_target_refresh_without_a_contact(uri: str) -> None:
     """A re-INVITE that has no Contact is taken, and leaves the remote target as it is (12.2.2)."""
     caller = Caller(transport="TLS").called(uri=uri).invite(uri=uri, headers=(("Contact", ""),))
     assert caller.statuses == [200, 200]
@@ -333,7 +339,7 @@ def test_target_refresh_without_a_contact(uri):
 
 @pytest.mark.requirement("8.2-2", "12.2.2-1")
 @pytest.mark.parametrize("contact", ["<tel:+1>", "<sip:a@b>, <sip:c@d>", "<<<"])
-def test_target_refresh_with_a_bad_contact(contact):
+def test_target_refresh_with_a_bad_contact(contact: Any) -> None:
     """A re-INVITE whose Contact is no place to send to is refused before it changes anything (12.2.2, 8.2)."""
     caller = Caller().called().invite(headers=(("Contact", contact), ("Record-Route", "<sip:p.example.com;lr>")))
     assert caller.last.status == 400
@@ -344,7 +350,7 @@ def test_target_refresh_with_a_bad_contact(contact):
 
 
 @pytest.mark.requirement("12.2-2")
-def test_record_route_of_a_re_invite_is_not_read():
+def test_record_route_of_a_re_invite_is_not_read() -> None:
     """The Record-Route of a re-INVITE is nothing to us, malformed or not (12.2)."""
     caller = Caller().called().invite(headers=(("Record-Route", "<tel:+1>"),))
     assert caller.last.status == 200
@@ -353,11 +359,11 @@ def test_record_route_of_a_re_invite_is_not_read():
 
 @pytest.mark.requirement("12.2.2-3")
 @pytest.mark.parametrize("contact", ["<sip:alice@192.0.2.1>", ""])
-def test_invite_in_a_dialog_that_the_server_knows(contact):
+def test_invite_in_a_dialog_that_the_server_knows(contact: Any) -> None:
     """An INVITE in a dialog from before a restart makes it one that is kept, if its Contact says where to (12.2.2)."""
 
     class Restarted(Phone):
-        def knows_dialog(self, request):
+        def knows_dialog(self, request: Request) -> Any:
             return request.to.tag == "mine"
 
     caller = Caller(Restarted()).invite(to="<sip:bob@example.com>;tag=mine", headers=(("Contact", contact),))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import provider
 
 from tests.uas.caller import CALL_ID, Caller, Phone
@@ -15,12 +18,12 @@ from twisted_sipuas.uas.dialog import DialogState
 
 
 @pytest.fixture
-def errors():
+def errors() -> Iterator[Any]:
     """The texts of what is logged as an error or worse, in order."""
     texts = []
 
     @provider(ILogObserver)
-    def observe(event):
+    def observe(event: Any) -> None:
         if event["log_level"] >= LogLevel.error:
             texts.append(formatEvent(event))
 
@@ -32,23 +35,23 @@ def errors():
 class Server(Phone):
     """Has one handler more, which does the same as that of INVITE."""
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return self.answer(request, transaction)
 
 
 # The same, by each kind of handler
 
 
-def plainly(result):
+def plainly(result: Any) -> Any:
     return result
 
 
-async def in_a_coroutine(result):
+async def in_a_coroutine(result: Any) -> Any:
     await succeed(None)
     return result
 
 
-def in_a_deferred(result):
+def in_a_deferred(result: Any) -> Any:
     return succeed(result)
 
 
@@ -59,7 +62,7 @@ METHODS = pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
 @METHODS
 @KINDS
 @pytest.mark.parametrize("result", ["yes", b"SIP/2.0 200 OK", 200, (200, "OK"), None, Phone, succeed])
-def test_what_is_no_response(method, kind, result, errors, logged_failures):
+def test_what_is_no_response(method: str, kind: Any, result: Any, errors: Any, logged_failures: list[LogEvent]) -> None:
     """A handler that returns nothing, having answered nothing, or what is no `Response`: 500, and what it returned."""
     caller = Caller(Server(lambda request, transaction: kind(result))).send(method)
     assert (caller.last.status, caller.last.reason) == (500, "Server Internal Error")
@@ -75,7 +78,9 @@ def test_what_is_no_response(method, kind, result, errors, logged_failures):
 
 @METHODS
 @KINDS
-def test_provisional_response_for_an_answer(method, kind, errors, logged_failures):
+def test_provisional_response_for_an_answer(
+    method: str, kind: Any, errors: Any, logged_failures: list[LogEvent]
+) -> None:
     """A handler that returns a 1xx is told that this is no answer, and its caller gets 500."""
     caller = Caller(Server(lambda request, transaction: kind(request.response(183)))).send(method)
     assert caller.statuses == [500]
@@ -87,11 +92,11 @@ def test_provisional_response_for_an_answer(method, kind, errors, logged_failure
 
 @METHODS
 @KINDS
-def test_response_to_another_request(method, kind, errors, logged_failures):
+def test_response_to_another_request(method: str, kind: Any, errors: Any, logged_failures: list[LogEvent]) -> None:
     """A handler that returns what it once made of another request is told so, and its caller gets 500 (8.2.6.2)."""
     kept = []
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         kept.append(request.response(200, headers=[("Via", "SIP/2.0/UDP proxy.example.com")]))
         return kind(kept[0])
 
@@ -106,43 +111,43 @@ def test_response_to_another_request(method, kind, errors, logged_failures):
 
 
 @pytest.mark.parametrize("via", ["{}", "{}, SIP/2.0/UDP 192.0.2.77;branch=z9hG4bKproxied"])
-def test_response_made_by_hand(via):
+def test_response_made_by_hand(via: Any) -> None:
     """A response that a handler puts together itself, with the Via of its request, is sent as it is (8.2.6.2)."""
 
-    def answer(request, transaction):
-        rows = [(name, request.headers.get(name)) for name in ("CSeq", "From", "To", "Call-ID")]
+    def answer(request: Request, transaction: Any) -> Any:
+        rows = [(name, request.headers.get(name) or "") for name in ("CSeq", "From", "To", "Call-ID")]
         return Response(486, None, [*rows, ("v", via.format(request.via.text))])
 
     assert Caller(Phone(answer)).send("INVITE").statuses == [486]
 
 
-def raising(request, transaction):
+def raising(request: Request, transaction: Any) -> None:
     raise RuntimeError("a fault of the handler's")
 
 
-def failing(request, transaction):
+def failing(request: Request, transaction: Any) -> Any:
     return fail(RuntimeError("a fault of the handler's"))
 
 
-async def raising_later(request, transaction):
+async def raising_later(request: Request, transaction: Any) -> None:
     await succeed(None)
     raise RuntimeError("a fault of the handler's")
 
 
-def responding_with_text(request, transaction):
+def responding_with_text(request: Request, transaction: Any) -> None:
     transaction.respond("200 OK")
 
 
-def naming_a_telephone(request, transaction):
+def naming_a_telephone(request: Request, transaction: Any) -> Any:
     return request.response(200, contacts=["tel:+1"])
 
 
 @pytest.mark.parametrize("answer", [raising, failing, raising_later, responding_with_text, naming_a_telephone])
 @pytest.mark.parametrize("rings", [False, True])
-def test_exception(answer, rings, errors, logged_failures):
+def test_exception(answer: Any, rings: Any, errors: Any, logged_failures: list[LogEvent]) -> None:
     """A handler that raises is logged once, its caller gets 500, and of the early dialog nothing is left."""
 
-    def faulty(request, transaction):
+    def faulty(request: Request, transaction: Any) -> Any:
         if rings:
             transaction.respond(request.response(180))
         return answer(request, transaction)
@@ -159,20 +164,20 @@ def test_exception(answer, rings, errors, logged_failures):
 # Too much of an answer
 
 
-def twice(first, second):
+def twice(first: Any, second: Any) -> Any:
     """Return a handler that answers with *first*, and then with *second* as well."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(first))
         transaction.respond(request.response(second))
 
     return answer
 
 
-def once_more(first, second):
+def once_more(first: Any, second: Any) -> Any:
     """Return a handler that answers with *first*, and then returns *second*."""
 
-    async def answer(request, transaction):
+    async def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(first))
         await succeed(None)
         return request.response(second)
@@ -180,10 +185,10 @@ def once_more(first, second):
     return answer
 
 
-def then_refused(first, second):
+def then_refused(first: Any, second: Any) -> Any:
     """Return a handler that answers with *first*, and then raises *second*, or returns it if that cannot be raised."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(first))
         if second < 300:
             return request.response(second)
@@ -196,7 +201,7 @@ def then_refused(first, second):
 @pytest.mark.parametrize("how", [twice, once_more, then_refused])
 @pytest.mark.parametrize(("first", "second"), [(486, 486), (486, 200), (200, 486), (200, 200), (200, 202), (302, 404)])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_answers_twice(method, how, first, second, transport, errors):
+def test_answers_twice(method: str, how: Any, first: Any, second: Any, transport: Any, errors: Any) -> None:
     """Of two final responses the client gets the first; the other is an error in the log that names the handler."""
     caller = Caller(Server(how(first, second)), transport=transport).send(method)
     assert caller.statuses == [first]
@@ -208,14 +213,14 @@ def test_answers_twice(method, how, first, second, transport, errors):
 @METHODS
 @pytest.mark.parametrize("final", [200, 486])
 @pytest.mark.parametrize("late", [100, 180, 199])
-def test_provisional_response_after_the_final_one(method, final, late, errors):
+def test_provisional_response_after_the_final_one(method: str, final: Any, late: Any, errors: Any) -> None:
     """A 1xx after the final response is dropped, and an error in the log that names the handler."""
     caller = Caller(Server(twice(final, late))).send(method)
     assert caller.statuses == [final]
     assert errors == [f"Server.handle_{method} sent {late} after the final response; it was dropped"]
 
 
-def test_call_that_was_answered_twice(errors):
+def test_call_that_was_answered_twice(errors: Any) -> None:
     """The call that the first answer made goes on: it is that answer which is resent, until its ACK."""
     caller = Caller(Server(twice(200, 299))).invite().step(1)
     assert caller.statuses == [200, 200]
@@ -227,10 +232,10 @@ def test_call_that_was_answered_twice(errors):
 
 
 @pytest.mark.parametrize("status", [200, 486])
-def test_exception_after_the_answer(status, errors, logged_failures):
+def test_exception_after_the_answer(status: int, errors: Any, logged_failures: list[LogEvent]) -> None:
     """What a handler raises after its answer is logged, and the answer stands."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(status))
         raise RuntimeError("a fault of the handler's")
 
@@ -242,11 +247,11 @@ def test_exception_after_the_answer(status, errors, logged_failures):
     logged_failures.clear()
 
 
-def test_handler_cancelled_after_its_answer_is_no_fault(errors):
+def test_handler_cancelled_after_its_answer_is_no_fault(errors: Any) -> None:
     """What a handler still says as its call was cancelled is dropped in silence."""
-    later = Deferred(lambda deferred: None)
+    later: Deferred[Any] = Deferred(lambda deferred: None)
 
-    async def answer(request, transaction):
+    async def answer(request: Request, transaction: Any) -> None:
         try:
             await later
         finally:
@@ -262,7 +267,7 @@ def test_handler_cancelled_after_its_answer_is_no_fault(errors):
 # Elsewhere
 
 
-def test_taken_by_a_stateless_server(logged_failures):
+def test_taken_by_a_stateless_server(logged_failures: list[LogEvent]) -> None:
     """Without transactions no call can be taken: an error in the log, and 500 (8.2.7)."""
     caller = Caller(is_stateless=True).invite()
     assert caller.statuses == [500]
@@ -270,14 +275,14 @@ def test_taken_by_a_stateless_server(logged_failures):
     logged_failures.clear()
 
 
-def test_faulty_hooks(errors, logged_failures):
+def test_faulty_hooks(errors: Any, logged_failures: list[LogEvent]) -> None:
     """A hook that raises is logged with its name, and nothing else comes of it."""
 
     class Hooked(Phone):
-        def handle_ACK(self, ack, dialog):
+        def handle_ACK(self, ack: Any, dialog: Any) -> None:
             raise RuntimeError("of handle_ACK")
 
-        async def dialog_ended(self, dialog, reason):
+        async def dialog_ended(self, dialog: Any, reason: Any) -> None:  # type: ignore[override]
             raise RuntimeError("of dialog_ended")
 
     Hooked.__qualname__ = "Hooked"
@@ -287,11 +292,11 @@ def test_faulty_hooks(errors, logged_failures):
     logged_failures.clear()
 
 
-def test_fault_of_a_bye_handler(errors, logged_failures):
+def test_fault_of_a_bye_handler(errors: Any, logged_failures: list[LogEvent]) -> None:
     """A handler of BYE that raises is logged by its name, and the call is over all the same (15.1.2)."""
 
     class Faulty(Phone):
-        def handle_BYE(self, request, transaction):
+        def handle_BYE(self, request: Request, transaction: Any) -> None:
             raise RuntimeError("a fault of the handler's")
 
     Faulty.__qualname__ = "Faulty"
@@ -303,11 +308,11 @@ def test_fault_of_a_bye_handler(errors, logged_failures):
 
 
 @pytest.mark.parametrize("name", ["From", "To", "Call-ID", "CSeq", "Contact"])
-def test_malformed_ack(name, errors):
+def test_malformed_ack(name: str, errors: Any) -> None:
     """An ACK that cannot be read is met with silence, in the log too: anybody can send them by the thousand."""
 
     class Careful(Phone):
-        def handle_ACK(self, ack, dialog):
+        def handle_ACK(self, ack: Any, dialog: Any) -> None:
             super().handle_ACK(ack, dialog)
             assert ack.contacts == ()
 
@@ -339,7 +344,7 @@ def test_malformed_ack(name, errors):
         ("handle_CANCEL", print, "Odd.handle_CANCEL would never be called: "),
     ],
 )
-def test_class_that_cannot_be_meant(name, value, said):
+def test_class_that_cannot_be_meant(name: str, value: str, said: str) -> None:
     """A text where several are asked for, and a handler that nobody can have meant for one, are refused at once."""
     with pytest.raises(TypeError) as raised:
         type("Odd", (Phone,), {name: value})

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs
 
 from tests.uas.caller import Caller, Phone
+from twisted_sipuas.syntax.message import Request
 
 
 class Informed(Phone):
     """*inform* is what its handler of INFO does."""
 
-    def __init__(self, inform, **options):
+    def __init__(self, inform: Any, **options: Any) -> None:
         super().__init__(**options)
         self.inform = inform
 
-    def handle_INFO(self, request, transaction):
+    def handle_INFO(self, request: Request, transaction: Any) -> Any:
         return self.inform(request, transaction)
 
 
-def answers(caller):
+def answers(caller: Any) -> Any:
     """Return the latest status sent for each request of *caller*, by its CSeq."""
     return {response.headers.get("CSeq"): response.status for response in caller.flow.responses}
 
 
-def errors(events):
+def errors(events: Any) -> Any:
     return [event["log_format"].format(**event) for event in events if event["log_level"].name in ("error", "critical")]
 
 
-def test_handler_that_runs_as_its_transaction_fails():
+def test_handler_that_runs_as_its_transaction_fails() -> None:
     """A handler cannot be cancelled while it runs: it is when its time is up, if it waits then (17.2.4)."""
-    ringing, cancelled = Deferred(), []
+    ringing: Deferred[Any] = Deferred()
+    cancelled: list[Any] = []
 
-    async def answer(request, transaction):
+    async def answer(request: Request, transaction: Any) -> None:
         await ringing
         caller.flow.failure = "no route"
         transaction.respond(request.response(180))
@@ -47,11 +51,12 @@ def test_handler_that_runs_as_its_transaction_fails():
     assert caller.clock.getDelayedCalls() == []
 
 
-def test_handler_that_tidies_up():
+def test_handler_that_tidies_up() -> None:
     """A handler that was cancelled may wait for what it has to put in order, within `handler_timeout`."""
-    tidied, told = Deferred(), []
+    tidied: Deferred[Any] = Deferred()
+    told: list[Any] = []
 
-    async def inform(request, transaction):
+    async def inform(request: Request, transaction: Any) -> None:
         try:
             await Deferred()
         except CancelledError:
@@ -66,11 +71,11 @@ def test_handler_that_tidies_up():
     assert caller.step(32).clock.getDelayedCalls() == []
 
 
-def test_handler_that_will_not_be_cancelled():
+def test_handler_that_will_not_be_cancelled() -> None:
     """One that goes on after it was cancelled twice is forgotten, and the log says whose it is."""
-    kept = []
+    kept: list[Any] = []
 
-    async def inform(request, transaction):
+    async def inform(request: Request, transaction: Any) -> None:
         while True:
             try:
                 kept.append(Deferred())
@@ -90,10 +95,10 @@ def test_handler_that_will_not_be_cancelled():
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
-def test_canceller_that_raises(is_forced, logged_failures):
+def test_canceller_that_raises(is_forced: bool, logged_failures: list[LogEvent]) -> None:
     """A fault in the canceller of a handler's Deferred is logged once, and the call ends all the same (15.1.2)."""
 
-    def canceller(deferred):
+    def canceller(deferred: Any) -> None:
         if is_forced:
             deferred.callback(None)
         raise RuntimeError("a fault of the handler's")
@@ -113,10 +118,10 @@ def test_canceller_that_raises(is_forced, logged_failures):
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("status", [180, 200, 486])
-def test_response_of_a_handler_whose_dialog_is_over(transport, status):
+def test_response_of_a_handler_whose_dialog_is_over(transport: Any, status: int) -> None:
     """What a handler still answers as BYE had its request answered 487 is no fault of its own (15.1.2)."""
 
-    async def inform(request, transaction):
+    async def inform(request: Request, transaction: Any) -> None:
         try:
             await Deferred()
         finally:
@@ -132,11 +137,11 @@ def test_response_of_a_handler_whose_dialog_is_over(transport, status):
 
 
 @pytest.mark.parametrize("end", ["BYE", None])
-def test_handler_that_has_answered(end):
+def test_handler_that_has_answered(end: Any) -> None:
     """What a handler does behind its answer is its own: BYE leaves it alone, and its time ends it, uncounted."""
-    cancelled = []
+    cancelled: list[Any] = []
 
-    async def answer(request, transaction):
+    async def answer(request: Request, transaction: Any) -> None:
         transaction.respond(request.response(200))
         await Deferred(cancelled.append)
 

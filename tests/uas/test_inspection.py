@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 
 from tests.uas.caller import CALL_ID, Caller, Phone
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -18,12 +22,12 @@ class Server(Phone):
     accept_language = ("en", "de-CH")
     supported = ("path", "100rel")
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(202) if self.answer is None else self.answer(request, transaction)
 
 
 @pytest.fixture
-def caller():
+def caller() -> Any:
     return Caller(Server())
 
 
@@ -33,7 +37,7 @@ def caller():
 class Doorkeeper:
     """Lets in who has an Authorization header field."""
 
-    def authenticate(self, request, transaction):
+    def authenticate(self, request: Request, transaction: Any) -> None:
         if "Authorization" not in request.headers:
             raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="x", nonce="1"')])
 
@@ -41,13 +45,13 @@ class Doorkeeper:
 class Open(Server):
     """Asks nobody who he is."""
 
-    def needs_authentication(self, request, flow):
+    def needs_authentication(self, request: Request, flow: Any) -> Any:
         return False
 
 
 @pytest.mark.requirement("8.2.1-1")
 @pytest.mark.parametrize(("method", "status"), [("REGISTER", 405), ("DANCE", 501), ("MESSAGE", 202)])
-def test_method_is_examined_after_authentication(method, status):
+def test_method_is_examined_after_authentication(method: str, status: int) -> None:
     """The method is examined once it is known who asks, or nobody is asked (8.2.1)."""
     closed = Caller(Server(authenticator=Doorkeeper()))
     assert closed.send(method).last.status == 401
@@ -57,7 +61,7 @@ def test_method_is_examined_after_authentication(method, status):
 
 @pytest.mark.requirement("8.2.1-5")
 @pytest.mark.parametrize("method", ["MESSAGE", "INVITE", "INFO", "OPTIONS"])
-def test_served_method_goes_on_to_the_next_check(caller, method):
+def test_served_method_goes_on_to_the_next_check(caller: Any, method: str) -> None:
     """A method that is served decides nothing yet: the Request-URI is looked at next (8.2.1)."""
     assert caller.send(method, uri="x:y").last.status == 416
     assert caller.send(method).last.status in (200, 202)
@@ -69,11 +73,11 @@ def test_served_method_goes_on_to_the_next_check(caller, method):
 @pytest.mark.requirement("8.2.2.1-2")
 @pytest.mark.parametrize("to", ["<nobodyKnowsThisScheme:x>", "<tel:+1555>", "<sip:nobody@elsewhere.example.net>"])
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
-def test_to_of_somebody_else(method, to):
+def test_to_of_somebody_else(method: str, to: Any) -> None:
     """Whom To names, in whatever scheme, is no reason to refuse a request: the Request-URI decides (8.2.2.1)."""
 
     class Choosy(Server):
-        def serves_user(self, uri):
+        def serves_user(self, uri: Any) -> Any:
             return uri.user == "bob"
 
     caller = Caller(Choosy(domains=["example.com"])).send(method, to=to)
@@ -82,7 +86,7 @@ def test_to_of_somebody_else(method, to):
 
 @pytest.mark.requirement("8.2.2.3-4")
 @pytest.mark.parametrize("name", ["Require", "Proxy-Require"])
-def test_require_in_cancel_and_ack(name):
+def test_require_in_cancel_and_ack(name: str) -> None:
     """Require and Proxy-Require are ignored in a CANCEL, and in an ACK, for whatever response (8.2.2.3)."""
     demand = ((name, "nosuch"),)
     ringing = Caller(Phone(lambda request, transaction: Deferred())).send("INVITE")
@@ -152,7 +156,7 @@ def test_header_field_of_other_requests(name):
     ("language", "status"),
     [("fr", 415), ("de", 415), ("de-AT", 415), ("fr, en", 202), ("EN-gb", 202), ("de-ch", 202), (None, 202)],
 )
-def test_content_language(caller, language, status):
+def test_content_language(caller: Any, language: Any, status: int) -> None:
     """A body in no language that is understood gets 415, and Accept-Language lists those that are (8.2.3)."""
     headers = (("Content-Type", "text/plain"), *(() if language is None else (("Content-Language", language),)))
     caller.send("MESSAGE", headers=headers, body=b"bonjour")
@@ -172,7 +176,7 @@ def test_content_language(caller, language, status):
         (";;", 200),
     ],
 )
-def test_accept(caller, accept, status):
+def test_accept(caller: Any, accept: Any, status: int) -> None:
     """An INVITE that takes none of the types an answer could have gets 406; a malformed Accept is ignored (20.1)."""
     caller.send("INVITE", headers=(("Accept", accept),))
     assert caller.last.status == status
@@ -187,7 +191,7 @@ def test_accept(caller, accept, status):
 @pytest.mark.requirement("8.2.4-2", "8.2.4-5")
 @pytest.mark.parametrize("supported", [(), (("Supported", "timer"),), (("Supported", ""),)])
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS"])
-def test_baseline(caller, method, supported):
+def test_baseline(caller: Any, method: str, supported: Any) -> None:
     """A client that offers none of the extensions we have is served without them, and never gets 421 (8.2.4)."""
     caller.send(method, headers=supported)
     assert caller.last.status in (200, 202)
@@ -196,7 +200,7 @@ def test_baseline(caller, method, supported):
 
 @pytest.mark.requirement("8.2.4-1", "8.2.4-7", "8.2.4-8")
 @pytest.mark.parametrize("supported", [(), (("Supported", "100rel"),), (("Require", "path"),)])
-def test_extension_that_is_not_offered(caller, supported, logged_failures):
+def test_extension_that_is_not_offered(caller: Any, supported: Any, logged_failures: list[LogEvent]) -> None:
     """An extension that Supported does not name is not applied: it is a handler's fault, and no Require is sent.
 
     So only option tags that the client knows are ever in there (8.2.4).
@@ -210,7 +214,7 @@ def test_extension_that_is_not_offered(caller, supported, logged_failures):
 
 @pytest.mark.requirement("8.2.4-6")
 @pytest.mark.parametrize("status", [202, 486])
-def test_extension_that_is_applied(caller, status):
+def test_extension_that_is_applied(caller: Any, status: int) -> None:
     """What a handler applies of what the client offers, it names in Require, which is sent (8.2.4)."""
     caller.server.answer = lambda request, transaction: request.response(status, headers=[("Require", "path")])
     caller.send("MESSAGE", headers=(("Supported", "100rel, Path"),))
@@ -259,7 +263,7 @@ class Reliable(Server):
         ((("Supported", "100rel"), ("Require", "path")), []),
     ],
 )
-def test_required_extensions(headers, missing):
+def test_required_extensions(headers: Any, missing: Any) -> None:
     """A request that lacks what we cannot do without gets 421, with Require naming what it lacks (8.2.4)."""
     caller = Caller(Reliable()).send("INVITE", headers=headers)
     assert caller.last.status == (421 if missing else 200)
@@ -267,7 +271,7 @@ def test_required_extensions(headers, missing):
 
 
 @pytest.mark.requirement("8.2.4-3")
-def test_required_extensions_within_a_dialog():
+def test_required_extensions_within_a_dialog() -> None:
     """What can be served without the extension is not refused: the BYE of a peer that has shown that it has it."""
     caller = Caller(Reliable()).called(headers=(("Supported", "100rel, path"),)).send("INFO").send("BYE")
     assert caller.statuses == [200, 200, 200]
@@ -277,23 +281,23 @@ def test_required_extensions_within_a_dialog():
 
 
 @pytest.mark.requirement("8.2.5-1")
-def test_processing_is_by_method():
+def test_processing_is_by_method() -> None:
     """A request that has passed the checks is for the handler of its method, and for no other (8.2.5)."""
 
     class Switch(UserAgentServer):
-        def handle_INVITE(self, request, transaction):
+        def handle_INVITE(self, request: Request, transaction: Any) -> Any:
             return request.response(480)
 
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             return request.response(202)
 
-        def handle_REGISTER(self, request, transaction):
+        def handle_REGISTER(self, request: Request, transaction: Any) -> Any:
             return request.response(302)
 
-        def handle_BYE(self, request, transaction):
+        def handle_BYE(self, request: Request, transaction: Any) -> Any:
             return request.response(204)
 
-        def knows_dialog(self, request):
+        def knows_dialog(self, request: Request) -> Any:
             return True
 
     caller = Caller(Switch())
@@ -302,9 +306,9 @@ def test_processing_is_by_method():
 
 
 @pytest.mark.requirement("8.2.6-1")
-def test_response_goes_to_the_transaction_of_its_request(caller):
+def test_response_goes_to_the_transaction_of_its_request(caller: Any) -> None:
     """Of two requests that wait each gets its own answer, and from then on its retransmissions too (8.2.6)."""
-    waiting = []
+    waiting: Any = []
     caller.server.answer = lambda request, transaction: waiting.append((request, Deferred())) or waiting[-1][1]
     requests = [caller.send("MESSAGE").request for _ in range(2)]
     for (request, later), status in zip(reversed(waiting), (202, 603), strict=True):
@@ -322,10 +326,10 @@ def test_response_goes_to_the_transaction_of_its_request(caller):
 class Choosy(Server):
     """Knows two users, of whom one is busy."""
 
-    def serves_user(self, uri):
+    def serves_user(self, uri: Any) -> Any:
         return uri.user in ("bob", "busy")
 
-    def admit(self, request):
+    def admit(self, request: Any) -> Any:
         return request.uri.user == "bob"
 
 
@@ -350,9 +354,9 @@ class Choosy(Server):
         ("BYE", {}, 481, "15.1.2-2"),
     ],
 )
-def test_rule(method, fields, status, rule):
+def test_rule(method: str, fields: Any, status: Any, rule: Any) -> None:
     """Every refusal says by the id of a requirement what made it; an answer of a handler's is the handler's."""
-    traced = []
+    traced: list[Any] = []
     server = Choosy(domains=["example.com"])
     service = SIPService(Clock(), server, trace=lambda request, response, flow: traced.append(response))
     service.message_received(make_request(method, body=b"x" if "headers" in fields else b"", **fields), RecordingFlow())
@@ -360,7 +364,7 @@ def test_rule(method, fields, status, rule):
     assert (response.status, response.rule) == (status, rule)
 
 
-def test_rule_of_a_merged_request():
+def test_rule_of_a_merged_request() -> None:
     """A request that came by another way already says so (8.2.2.2)."""
     traced = []
     caller = Caller(
@@ -371,7 +375,7 @@ def test_rule_of_a_merged_request():
     assert traced == [(482, "8.2.2.2-2")]
 
 
-def test_rule_of_a_required_extension():
+def test_rule_of_a_required_extension() -> None:
     """So does one that lacks an extension (8.2.4)."""
     traced = []
     caller = Caller(Reliable(), trace=lambda request, response, flow: traced.append((response.status, response.rule)))
@@ -382,7 +386,7 @@ def test_rule_of_a_required_extension():
 class Omnivore(Phone):
     """Takes messages of every type."""
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(202)
 
 
@@ -398,7 +402,7 @@ class Omnivore(Phone):
     ],
 )
 @pytest.mark.parametrize("is_optional", [False, True])
-def test_server_of_every_type(name, value, told, is_optional):
+def test_server_of_every_type(name: str, value: str, told: Any, is_optional: Any) -> None:
     """Where any media type is understood, not every encoding and language is (8.2.3)."""
 
     class English(Omnivore):

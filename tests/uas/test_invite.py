@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
 
 from tests.uas.caller import Caller, Phone
 from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import VirtualNetwork
 
 
 class Waiting(Phone):
     """Answers when `later` fires, after the *provisional* responses."""
 
-    def __init__(self, *provisional, **options):
+    def __init__(self, *provisional: Any, **options: Any) -> None:
         super().__init__(**options)
         self.provisional = provisional
-        self.ended = []
+        self.ended: list[Any] = []
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         for status in self.provisional:
             transaction.respond(request.response(status))
-        self.later = Deferred()
+        self.later: Deferred[Any] = Deferred()
         self.transaction = transaction
         return request.response(await self.later)
 
-    def ring(self, status=180):
+    def ring(self, status: int = 180) -> None:
         self.transaction.respond(self.transaction.request.response(status))
 
-    def transaction_ended(self, transaction, reason):
+    def transaction_ended(self, transaction: Any, reason: Any) -> None:
         super().transaction_ended(transaction, reason)
         self.ended.append(reason)
 
@@ -39,7 +43,7 @@ class Waiting(Phone):
 @pytest.mark.requirement("13.3.1-1", "13.3.1-2")
 @pytest.mark.parametrize("within", [False, True], ids=["INVITE", "re-INVITE"])
 @pytest.mark.parametrize("expires", [1, 20, 179])
-def test_expires(expires, within):
+def test_expires(expires: Any, within: Any) -> None:
     """An INVITE that is not answered within its Expires gets 487, and not before (13.3.1)."""
     caller = Caller(Waiting())
     if within:
@@ -57,7 +61,7 @@ def test_expires(expires, within):
 
 @pytest.mark.requirement("13.3.1-1")
 @pytest.mark.parametrize("value", ["0", "soon", "3600"])
-def test_expires_of_other_kinds(value):
+def test_expires_of_other_kinds(value: str) -> None:
     """An Expires of 0 is over at once; a malformed one counts as none, and a long one not beyond our own limit."""
     caller = Caller(Waiting()).send("INVITE", headers=(("Expires", value),))
     if value == "0":
@@ -72,7 +76,7 @@ def test_expires_of_other_kinds(value):
 
 @pytest.mark.requirement("13.3.1-2")
 @pytest.mark.parametrize("status", [200, 486])
-def test_answered_before_it_expires(status):
+def test_answered_before_it_expires(status: int) -> None:
     """After a final response nothing comes of Expires any more (13.3.1)."""
     server = Waiting()
     client = VirtualNetwork().client(server, transport="TCP", acknowledges=True)
@@ -86,7 +90,7 @@ def test_answered_before_it_expires(status):
 
 
 @pytest.mark.requirement("13.3.1.1-2", "13.3.1.1-3")
-def test_many_provisional_responses():
+def test_many_provisional_responses() -> None:
     """A handler may send any number of provisional responses, and all show the dialog of the 2xx (13.3.1.1)."""
     caller = Caller(Waiting(180, 183, 180, 199, 182)).invite()
     early = caller.dialog
@@ -101,7 +105,7 @@ def test_many_provisional_responses():
 @pytest.mark.requirement("13.3.1.1-4")
 @pytest.mark.parametrize(("provisional", "reminder"), [((), 183), ((180,), 180), ((180, 182), 182), ((100,), 183)])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_reminder(provisional, reminder, transport):
+def test_reminder(provisional: Any, reminder: Any, transport: Any) -> None:
     """While the answer takes long, the caller hears a provisional response other than 100 every minute (13.3.1.1)."""
     server = Waiting(*provisional)
     client = VirtualNetwork().client(server, transport=transport, acknowledges=True)
@@ -116,7 +120,7 @@ def test_reminder(provisional, reminder, transport):
 
 
 @pytest.mark.requirement("13.3.1.1-4")
-def test_reminder_counts_from_the_latest_response():
+def test_reminder_counts_from_the_latest_response() -> None:
     """The minute begins anew with each provisional response of the handler's (13.3.1.1)."""
     caller = Caller(Waiting(180)).invite().step(50)
     caller.server.ring(182)
@@ -127,12 +131,12 @@ def test_reminder_counts_from_the_latest_response():
     caller.server.later.callback(486)
 
 
-def test_no_reminder_before_the_checks():
+def test_no_reminder_before_the_checks() -> None:
     """While it is being asked who sent an INVITE nothing is said that would make a dialog (8.2, 12.1.1)."""
-    identity = Deferred()
+    identity: Deferred[Any] = Deferred()
 
     class Doorkeeper:
-        def authenticate(self, request, transaction):
+        def authenticate(self, request: Request, transaction: Any) -> Any:
             return identity
 
     caller = Caller(Waiting(authenticator=Doorkeeper())).send("INVITE", headers=(("Contact", ""),)).step(150)
@@ -143,12 +147,12 @@ def test_no_reminder_before_the_checks():
 
 
 @pytest.mark.requirement("13.3.1.1-4")
-def test_reminder_after_slow_authentication():
+def test_reminder_after_slow_authentication() -> None:
     """The minute goes on once it is known who calls (13.3.1.1)."""
-    identity = Deferred()
+    identity: Deferred[Any] = Deferred()
 
     class Doorkeeper:
-        def authenticate(self, request, transaction):
+        def authenticate(self, request: Request, transaction: Any) -> Any:
             return identity
 
     caller = Caller(Waiting(authenticator=Doorkeeper())).send("INVITE").step(90)
@@ -163,10 +167,10 @@ def test_reminder_after_slow_authentication():
 
 @pytest.mark.requirement("13.3.1-8")
 @pytest.mark.parametrize("status", [180, 200, 302, 486, 600])
-def test_answers_are_built_as_any_other(status):
+def test_answers_are_built_as_any_other(status: int) -> None:
     """Progress, acceptance, redirection and rejection have the header fields that 8.2.6 asks for (13.3.1)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(status))
         return Deferred()
 
@@ -180,7 +184,7 @@ def test_answers_are_built_as_any_other(status):
 
 @pytest.mark.requirement("13.3.1.2-1")
 @pytest.mark.parametrize("status", [300, 301, 302])
-def test_redirection(status):
+def test_redirection(status: int) -> None:
     """A handler that redirects gives one or more new addresses, and they are sent as given (13.3.1.2)."""
     new = ["sip:bob@192.0.2.4", "<sip:bob@192.0.2.5>;q=0.5"]
     caller = Caller(Phone(lambda request, transaction: request.response(status, contacts=new))).invite()
@@ -188,11 +192,11 @@ def test_redirection(status):
 
 
 @pytest.mark.requirement("13.3.1.2-2")
-def test_redirection_is_resent_by_the_transaction():
+def test_redirection_is_resent_by_the_transaction() -> None:
     """The server transaction resends a 3xx until its ACK, and the handler is not asked again (13.3.1.2)."""
     asked = []
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         asked.append(request)
         return request.response(302, contacts=["sip:bob@192.0.2.4"])
 
@@ -209,7 +213,7 @@ def test_redirection_is_resent_by_the_transaction():
 
 @pytest.mark.requirement("13.3.1.4-1", "13.3.1.4-2")
 @pytest.mark.parametrize("within", [False, True], ids=["INVITE", "re-INVITE"])
-def test_acceptance(within):
+def test_acceptance(within: Any) -> None:
     """The 2xx tells in Allow and Supported what may be asked for during the call (13.3.1.4)."""
 
     class Server(Phone):
@@ -221,14 +225,14 @@ def test_acceptance(within):
     assert set(caller.last.headers.values("Supported")) == {"timer", "100rel"}
 
 
-def test_acceptance_of_a_handlers_own():
+def test_acceptance_of_a_handlers_own() -> None:
     """Allow and Supported that the handler gives are not added to."""
     own = [("Allow", "INVITE, ACK"), ("Supported", "")]
     caller = Caller(Phone(lambda request, transaction: request.response(200, headers=own))).invite()
     assert [caller.last.headers.get_all(name) for name in ("Allow", "Supported")] == [["INVITE, ACK"], [""]]
 
 
-def test_outcome_of_an_expired_invite():
+def test_outcome_of_an_expired_invite() -> None:
     """A handler whose time is up is told so by the outcome of its transaction."""
     server = Waiting()
     client = VirtualNetwork().client(server, transport="TCP", acknowledges=True)
@@ -244,10 +248,10 @@ def test_outcome_of_an_expired_invite():
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("within", [False, True], ids=["INVITE", "re-INVITE"])
 @pytest.mark.parametrize("status", [100, 180, 200, 486])
-def test_response_that_cannot_be_sent(status, within, transport):
+def test_response_that_cannot_be_sent(status: int, within: Any, transport: Any) -> None:
     """An INVITE whose response cannot be sent is over: it takes no place, and there is no dialog by it (17.2.4)."""
 
-    def answer(request, transaction):
+    def answer(request: Request, transaction: Any) -> Any:
         caller.flow.failure = "no route"
         transaction.respond(request.response(status))
         caller.flow.failure = None
@@ -266,7 +270,7 @@ def test_response_that_cannot_be_sent(status, within, transport):
 
 
 @pytest.mark.parametrize("status", [180, 202])
-def test_stateless_response_that_is_no_refusal(status, logged_failures):
+def test_stateless_response_that_is_no_refusal(status: int, logged_failures: list[LogEvent]) -> None:
     """What makes a dialog cannot be sent and forgotten: an error in the log, and 500 (8.2.7, 12.1)."""
     caller = Caller(Phone(lambda request, transaction: transaction.respond_statelessly(request.response(status))))
     assert caller.invite().statuses == [500]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twisted_sipuas import UserAgentServer
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import VirtualNetwork
 
 TEXT = b"Content-Type: text/plain\r\n\r\nhello"
@@ -18,27 +21,27 @@ class Reader(UserAgentServer):
 
     accept = ("text/plain", "multipart/form-data")
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(202)
 
 
 class Anything(Reader):
     """Does not say what it understands, and so gets all there is."""
 
-    accept = None
+    accept = None  # type: ignore[assignment]  # any type of body
 
 
-def joined(*parts, boundary="b"):
+def joined(*parts: bytes, boundary: str = "b") -> bytes:
     delimiter = f"\r\n--{boundary}".encode()
     return b"".join(delimiter + b"\r\n" + part for part in parts) + delimiter + b"--\r\n"
 
 
-def inside(subtype, *parts):
+def inside(subtype: str, *parts: bytes) -> bytes:
     """Return the part that is a multipart of *parts*."""
     return f"Content-Type: multipart/{subtype};boundary=i\r\n\r\n".encode() + joined(*parts, boundary="i")
 
 
-def answer(subtype, body, *headers, server=None):
+def answer(subtype: Any, body: Any, *headers: Any, server: Any = None) -> Any:
     """Return the response to a MESSAGE with *body*, which is a multipart of this subtype."""
     headers = (("Content-Type", f"multipart/{subtype};boundary=b"), *headers)
     return VirtualNetwork().client(server or Reader()).send("MESSAGE", headers=headers, body=body).response
@@ -67,7 +70,7 @@ def answer(subtype, body, *headers, server=None):
         ("form-data", [TEXT, HTML], 202),
     ],
 )
-def test_parts_are_judged_one_by_one(subtype, parts, status):
+def test_parts_are_judged_one_by_one(subtype: Any, parts: Any, status: int) -> None:
     """A part that is not optional and not understood gets 415; of alternatives, one suffices (8.2.3, RFC 5621)."""
     response = answer(subtype, joined(*parts))
     assert response.status == status
@@ -82,7 +85,7 @@ def test_parts_are_judged_one_by_one(subtype, parts, status):
         (joined(*[b""] * 101), 413, "The body has too many parts"),
     ],
 )
-def test_a_body_that_is_not_what_its_type_says(body, status, reason):
+def test_a_body_that_is_not_what_its_type_says(body: Any, status: int, reason: Any) -> None:
     """A multipart that is none gets 400, one with parts past all reason 413 (21.4.1, 21.4.11)."""
     response = answer("mixed", body)
     assert (response.status, response.reason) == (status, reason)
@@ -90,17 +93,17 @@ def test_a_body_that_is_not_what_its_type_says(body, status, reason):
 
 @pytest.mark.requirement("8.2.3-5")
 @pytest.mark.parametrize("body", [b"hello", joined(HTML)])
-def test_an_optional_body_is_never_refused(body):
+def test_an_optional_body_is_never_refused(body: Any) -> None:
     """Neither for its parts nor for being malformed (8.2.3)."""
     assert answer("mixed", body, ("Content-Disposition", "render;handling=optional")).status == 202
 
 
 @pytest.mark.parametrize("body", [b"hello", joined(HTML)])
-def test_a_server_that_takes_any_type_takes_any_body(body):
+def test_a_server_that_takes_any_type_takes_any_body(body: Any) -> None:
     """What is not judged is not parsed."""
     assert answer("mixed", body, server=Anything()).status == 202
 
 
-def test_an_encoded_multipart_is_not_understood():
+def test_an_encoded_multipart_is_not_understood() -> None:
     """A multipart that cannot be looked into gets 415 (8.2.3)."""
     assert answer("mixed", joined(TEXT), ("Content-Encoding", "gzip")).status == 415

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.uas.caller import Caller, Phone
@@ -17,7 +19,7 @@ class Nothing(UserAgentServer):
 @pytest.mark.requirement("11-1")
 @pytest.mark.parametrize("server", [Nothing, Phone, AnsweringServer])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_every_server_answers(server, transport):
+def test_every_server_answers(server: Any, transport: Any) -> None:
     """Every user agent server supports OPTIONS, and says so in Allow (11)."""
     caller = Caller(server(), transport=transport).send("OPTIONS")
     assert caller.statuses == [200]
@@ -25,7 +27,7 @@ def test_every_server_answers(server, transport):
 
 
 @pytest.mark.requirement("11.2-1")
-def test_response_is_built_as_any_other():
+def test_response_is_built_as_any_other() -> None:
     """Via, From, Call-ID and CSeq are the request's own, and To is with a tag (11.2, 8.2.6)."""
     caller = Caller()
     request = make_request("OPTIONS", headers=(("Via", "SIP/2.0/TCP proxy.example.com;branch=z9hG4bKx"),))
@@ -67,7 +69,7 @@ def test_supported_extensions_are_standard(server):
     ],
 )
 @pytest.mark.parametrize("within", [False, True])
-def test_description_of_what_media_it_can_do(accept, has_body, within):
+def test_description_of_what_media_it_can_do(accept: Any, has_body: bool, within: Any) -> None:
     """A server that knows tells its media by a session description, if the request takes one (11.2)."""
     caller = Caller(AnsweringServer())
     if within:
@@ -82,6 +84,6 @@ def test_description_of_what_media_it_can_do(accept, has_body, within):
 
 @pytest.mark.requirement("11.2-2")
 @pytest.mark.parametrize("status", [200, 404, 486, 600])
-def test_status_of_the_built_in(status):
+def test_status_of_the_built_in(status: int) -> None:
     """The server that answers every INVITE with one status answers OPTIONS with that (11.2)."""
     assert Caller(AnsweringServer(status)).send("OPTIONS").statuses == [status]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from twisted_sipuas.uas.queues import Queues
 
 
-def test_turns():
+def test_turns() -> None:
     """The first one is at it, the others have their turn in the order in which they came, each key for itself."""
     queues, turns = Queues(), []
     places = [queues.enter("a") for _ in range(3)]
@@ -17,7 +20,8 @@ def test_turns():
     assert queues.turn_of(places[0]) is None
     assert queues.turn_of(other) is None
     for number in (2, 1):
-        queues.turn_of(places[number]).addCallback(lambda _, number=number: turns.append(number))
+        waiting: Any = queues.turn_of(places[number])
+        waiting.addCallback(lambda _, number=number: turns.append(number))
     assert queues.length("a") == 3
     queues.leave(places[0])
     assert turns == [1]
@@ -28,14 +32,21 @@ def test_turns():
     assert len(queues) == queues.length("a") == 0
 
 
-def test_leaving_before_the_turn():
+def test_leaving_before_the_turn() -> None:
     """One that waits no longer leaves, and holds up nobody; nor does one that never asked for its turn."""
-    queues, turns = Queues(), []
+    queues = Queues()
+    turns: list[Any] = []
     first, second, third, fourth = (queues.enter("a") for _ in range(4))
-    waiting = queues.turn_of(second)
-    waiting.addErrback(lambda failure: failure.trap(CancelledError) and queues.leave(second))
+    waiting: Any = queues.turn_of(second)
+
+    def leave(failure: Failure) -> None:
+        failure.trap(CancelledError)
+        queues.leave(second)
+
+    waiting.addErrback(leave)
     waiting.cancel()
-    queues.turn_of(fourth).addCallback(turns.append)
+    last: Any = queues.turn_of(fourth)
+    last.addCallback(turns.append)
     queues.leave(first)
     assert turns == []
     queues.leave(third)
@@ -45,18 +56,20 @@ def test_leaving_before_the_turn():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "turn", "leave", "cancel"]), st.integers(0, 5)), max_size=60))
-def test_any_order(events):
+def test_any_order(events: Any) -> None:
     """In any order of what may happen at most one is at it, it is the first, and in the end nothing is left."""
     queues = Queues()
-    places, at_it, waiting = [], [], {}
+    places: list[Any] = []
+    at_it: list[Any] = []
+    waiting: dict[Any, Any] = {}
 
-    async def take_turn(place):
+    async def take_turn(place: Any) -> None:
         turn = queues.turn_of(place)
         if turn is not None:
             await turn
         at_it.append(place)
 
-    def leave(place):
+    def leave(place: Any) -> None:
         places.remove(place)
         if place in at_it:
             at_it.remove(place)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 from zope.interface import implementer
 
 from twisted_sipuas import ILocationService, Redirection, RedirectServer, SIPError, SIPService, UnavailableError
 from twisted_sipuas.location import guarded
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
@@ -31,7 +34,7 @@ ANSWERS = {
     "given up": lambda: CancelledError(),
     "given up by asyncio": lambda: asyncio.CancelledError(),
 }
-CANCELLATIONS = {
+CANCELLATIONS: dict[str, Any] = {
     "no canceller": None,
     "silent": lambda pending: None,
     "finds": lambda pending: pending.callback(Redirection(["sip:late@x"])),
@@ -52,12 +55,12 @@ class Fickle:
 
     description = "fickle"
 
-    def __init__(self, plans):
+    def __init__(self, plans: Any) -> None:
         self.plans = plans
-        self.waiting = []
+        self.waiting: list[Any] = []
         self.asked = 0
 
-    def lookup(self, request_uri, request):
+    def lookup(self, request_uri: Any, request: Request) -> Any:
         how, answer, cancellation = self.plans[self.asked % len(self.plans)]
         self.asked += 1
         answer = ANSWERS[answer]()
@@ -65,11 +68,11 @@ class Fickle:
             if isinstance(answer, BaseException):
                 raise answer
             return answer
-        pending = Deferred(CANCELLATIONS[cancellation])
+        pending: Deferred[Any] = Deferred(CANCELLATIONS[cancellation])
         self.waiting.append((pending, answer))
         return pending if how == "deferred" else self.coroutine(pending, how == "stubborn")
 
-    async def coroutine(self, pending, is_stubborn):
+    async def coroutine(self, pending: Any, is_stubborn: bool) -> Any:
         try:
             return await pending
         except (Exception, asyncio.CancelledError):
@@ -77,7 +80,7 @@ class Fickle:
                 await Deferred()
             raise
 
-    def fire(self, which):
+    def fire(self, which: Any) -> None:
         if self.waiting:
             pending, answer = self.waiting.pop(which % len(self.waiting))
             if not pending.called:
@@ -87,16 +90,16 @@ class Fickle:
 class Play:
     """A redirect server over *services*, and what calls came to it; each method is an event."""
 
-    def __init__(self, services, is_guarded, asks_next, cache):
+    def __init__(self, services: Any, is_guarded: bool, asks_next: Any, cache: Any) -> None:
         self.clock = Clock()
         self.services = services
         self.locations = [guarded(each, self.clock, cache=cache) if is_guarded else each for each in services]
         self.server = RedirectServer(self.locations, asks_next_on_failure=asks_next)
         self.service = SIPService(self.clock, self.server)
-        self.calls = []
-        self.begun = []
+        self.calls: list[Any] = []
+        self.begun: list[Any] = []
 
-    def send(self, number, method=None):
+    def send(self, number: int, method: str | None = None) -> None:
         call_method, flow = self.calls[number]
         request = make_request(
             method or call_method,
@@ -107,42 +110,42 @@ class Play:
         )
         self.service.message_received(request, flow)
 
-    def call(self, method, transport):
+    def call(self, method: str, transport: Any) -> None:
         self.calls.append((method, RecordingFlow(transport)))
         self.begun.append(self.clock.seconds())
         self.send(len(self.calls) - 1)
 
-    def resend(self, which):
+    def resend(self, which: Any) -> None:
         """Send a request again, over UDP and while its transaction knows it."""
         if self.calls:
             number = which % len(self.calls)
             if not self.calls[number][1].is_reliable and self.clock.seconds() < self.begun[number] + 30:
                 self.send(number)
 
-    def cancel(self, which):
+    def cancel(self, which: Any) -> None:
         if self.calls:
             number = which % len(self.calls)
             self.end(lambda: self.send(number, "CANCEL"))
 
-    def close(self, which):
+    def close(self, which: Any) -> None:
         if self.calls:
             flow = self.calls[which % len(self.calls)][1]
             if flow.is_reliable:
                 self.end(flow.close)
 
-    def end(self, how):
+    def end(self, how: Any) -> None:
         """End a call; no service is asked any more for it."""
         asked = [service.asked for service in self.services]
         how()
         assert [service.asked for service in self.services] == asked
 
-    def fire(self, service, which):
+    def fire(self, service: Any, which: Any) -> None:
         self.services[service % len(self.services)].fire(which)
 
-    def step(self, seconds):
+    def step(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    def finals(self, number):
+    def finals(self, number: int) -> Any:
         """Return the different final responses to a call; one may be sent again and again."""
         method, flow = self.calls[number]
         return {
@@ -179,7 +182,9 @@ EVENTS = st.lists(
     cache=st.sampled_from([0, 0, 5]),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-def test_any_order(logged_failures, events, plans, is_guarded, asks_next, cache):
+def test_any_order(
+    logged_failures: list[LogEvent], events: Any, plans: Any, is_guarded: bool, asks_next: Any, cache: Any
+) -> None:
     """In any order of what may happen each call gets one final response, and no timer, waiter or trial is left."""
     play = Play([Fickle(each) for each in plans], is_guarded, asks_next, cache)
     for name, *arguments in events:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 from zope.interface import implementer
 
 from twisted_sipuas import (
@@ -17,21 +21,29 @@ from twisted_sipuas import (
     SIPError,
     SIPService,
 )
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingFlow, make_request
 
 
 class Client:
     """A registrar over a store, and a client that sends it REGISTERs, each with a CSeq of its own."""
 
-    def __init__(self, store=None, registrar=Registrar, **options):
+    def __init__(self, store: Any = None, registrar: Any = Registrar, **options: Any) -> None:
         self.clock = Clock()
-        self.store = MemoryBindingStore(self.clock) if store is None else store
+        self.store: Any = MemoryBindingStore(self.clock) if store is None else store
         self.registrar = registrar(self.store, **options)
         self.service = SIPService(self.clock, self.registrar)
         self.flow = RecordingFlow("TCP")
         self.cseq = 0
 
-    def register(self, *contacts, to="<sip:bob@example.com>", uri="sip:example.com", headers=(), **options):
+    def register(
+        self,
+        *contacts: Any,
+        to: str = "<sip:bob@example.com>",
+        uri: str = "sip:example.com",
+        headers: Any = (),
+        **options: Any,
+    ) -> Any:
         self.cseq += 1
         options.setdefault("cseq", self.cseq)
         rows = (*(("Contact", contact) for contact in contacts), *headers)
@@ -47,16 +59,16 @@ class Client:
 
 
 @pytest.fixture
-def client():
+def client() -> Any:
     return Client()
 
 
-def contacts(response):
+def contacts(response: Any) -> Any:
     return response.headers.values("Contact")
 
 
 @pytest.mark.requirement("10.3-41", "10.3-42", "10.3-43")
-def test_lists_every_binding(client):
+def test_lists_every_binding(client: Any) -> None:
     """The 200 lists all current bindings, each with the interval granted (10.3 step 8)."""
     client.register("<sip:bob@192.0.2.1>", headers=(("Expires", "100"),))
     client.clock.advance(10)
@@ -66,13 +78,13 @@ def test_lists_every_binding(client):
 
 
 @pytest.mark.requirement("10.3-44")
-def test_date(client):
+def test_date(client: Any) -> None:
     """The 200 has a Date (10.3 step 8)."""
     assert client.register().headers.get("Date") == "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 @pytest.mark.requirement("10.3-21")
-def test_query(client):
+def test_query(client: Any) -> None:
     """Without a Contact nothing changes and the bindings are listed (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>")
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
@@ -109,7 +121,7 @@ def test_binding_that_was_there_once(client, end):
 
 
 @pytest.mark.requirement("10.3-11")
-def test_require(client):
+def test_require(client: Any) -> None:
     """Require is processed as by any UAS, though a redirect server ignores it elsewhere (10.3 step 2)."""
     response = client.register("<sip:bob@192.0.2.1>", headers=(("Require", "gruu"),))
     assert response.status == 420
@@ -121,17 +133,17 @@ def test_require(client):
 class Authenticator:
     """Says that everybody is *identity*, or challenges if that is None."""
 
-    def __init__(self, identity):
+    def __init__(self, identity: Any) -> None:
         self.identity = identity
 
-    def authenticate(self, request, transaction):
+    def authenticate(self, request: Request, transaction: Any) -> Any:
         if self.identity is None:
             raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="example.com"')])
         return self.identity
 
 
 @pytest.mark.requirement("10.3-12")
-def test_authentication():
+def test_authentication() -> None:
     """Who registers is authenticated, where there is somebody to do it (10.3 step 3)."""
     client = Client(authenticator=Authenticator(None))
     assert client.register("<sip:bob@192.0.2.1>").status == 401
@@ -154,7 +166,7 @@ def test_authentication():
         ("bob@example.com", "<sip:bob%40example.com@example.com>", 403),
     ],
 )
-def test_authorisation(identity, to, status):
+def test_authorisation(identity: Any, to: Any, status: int) -> None:
     """Everybody may change the bindings of his own address-of-record, and nobody else's: 403 (10.3 step 4)."""
     client = Client(authenticator=Authenticator(identity), domains=["example.com"])
     assert client.register("<sip:bob@192.0.2.1>", to=to).status == status
@@ -162,11 +174,11 @@ def test_authorisation(identity, to, status):
 
 
 @pytest.mark.parametrize("may", [True, False])
-def test_own_authorisation(may):
+def test_own_authorisation(may: Any) -> None:
     """Another policy is one method, plain or not."""
 
     class Strict(Registrar):
-        async def may_register(self, identity, uri, request):
+        async def may_register(self, identity: Any, uri: Any, request: Any) -> Any:
             return may
 
     client = Client()
@@ -185,13 +197,13 @@ def test_own_authorisation(may):
         ("<isbn:2983792873>", 400),
     ],
 )
-def test_foreign_address_of_record(to, status):
+def test_foreign_address_of_record(to: Any, status: int) -> None:
     """An address-of-record outside the domains served gets 404 (10.3 step 5)."""
     assert Client(domains=["example.com"]).register("<sip:bob@192.0.2.1>", to=to).status == status
 
 
 @pytest.mark.requirement("10.3-16", "10.3-18", "10.3-19", "10.3-20")
-def test_canonical_address_of_record(client):
+def test_canonical_address_of_record(client: Any) -> None:
     """The address-of-record is taken from To, without parameters, unescaped (10.3 step 5)."""
     client.register("<sip:bob@192.0.2.1>", to="Bob <sip:%62ob@EXAMPLE.com:5070;user=phone>;tag=1")
     assert len(contacts(client.register(to="<sip:bob@example.com>"))) == 1
@@ -199,7 +211,7 @@ def test_canonical_address_of_record(client):
 
 
 @pytest.mark.requirement("10.3-30", "10.3-31", "10.3-32")
-def test_interval_too_brief(client):
+def test_interval_too_brief(client: Any) -> None:
     """An interval below the minimum gets 423, and Min-Expires says which would do (10.3 step 7)."""
     response = client.register("<sip:bob@192.0.2.1>;expires=30")
     assert response.status == 423
@@ -208,7 +220,7 @@ def test_interval_too_brief(client):
     assert client.register("<sip:bob@192.0.2.1>;expires=60").status == 200, "which is brief, and accepted"
 
 
-def test_limits():
+def test_limits() -> None:
     """The limits that the registrar was given are those that hold (10.3 step 7)."""
     limits = Limits(min_expires=10, max_expires=50, default_expires=40, max_contacts=1)
     client = Client(limits=limits)
@@ -219,7 +231,7 @@ def test_limits():
 
 
 @pytest.mark.requirement("10.3-8", "10.3-36")
-def test_old_cseq_changes_nothing(client):
+def test_old_cseq_changes_nothing(client: Any) -> None:
     """A REGISTER whose CSeq is not higher than the binding's fails as a whole (10.3 step 7)."""
     client.register("<sip:bob@192.0.2.1>", cseq=7)
     response = client.register("<sip:bob@192.0.2.9>", "<sip:bob@192.0.2.1>;expires=0", cseq=7)
@@ -234,16 +246,14 @@ def test_too_many_contacts_change_nothing():
     client.register("<sip:bob@192.0.2.1>")
     assert client.register("<sip:bob@192.0.2.2>", "<sip:bob@192.0.2.3>").status == 403
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
-
-
-def test_remove_all(client):
+def test_remove_all(client: Any) -> None:
     """Contact "*" with Expires 0 removes every binding (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>", "<sip:bob@192.0.2.2>")
     assert contacts(client.register("*", headers=(("Expires", "0"),))) == []
 
 
 @pytest.mark.requirement("10.3-1")
-def test_registers_only(client):
+def test_registers_only(client: Any) -> None:
     """A registrar takes REGISTER, and OPTIONS as every UA; anything else gets 405 (10.3)."""
     client.service.message_received(make_request(), client.flow)
     assert client.flow.responses[-1].status == 405
@@ -251,7 +261,7 @@ def test_registers_only(client):
 
 
 @pytest.mark.requirement("10.3-4", "10.3-5")
-def test_record_route(client):
+def test_record_route(client: Any) -> None:
     """A Record-Route in a REGISTER is ignored, and comes in no response (10.3)."""
     response = client.register("<sip:bob@192.0.2.1>", headers=(("Record-Route", "<sip:p@192.0.2.7;lr>"),))
     assert response.status == 200
@@ -262,22 +272,22 @@ def test_record_route(client):
 class SlowStore(MemoryBindingStore):
     """A store whose changes take until the test says so; `written` are the changes that wait, each with its outcome."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Clock())
-        self.written = []
+        self.written: list[Any] = []
 
-    def replace(self, address_of_record, version, bindings):
-        pending = Deferred()
+    def replace(self, address_of_record: Any, version: Any, bindings: Any) -> Any:
+        pending: Deferred[Any] = Deferred()
         self.written.append((pending, address_of_record, version, bindings))
         return pending
 
-    def commit(self):
+    def commit(self) -> None:
         pending, *change = self.written.pop(0)
         pending.callback(super().replace(*change))
 
 
 @pytest.mark.requirement("10.3-7", "10.3-9")
-def test_in_the_order_received():
+def test_in_the_order_received() -> None:
     """REGISTERs for one address-of-record wait for each other, those for others do not (10.3)."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>")
@@ -301,7 +311,7 @@ def test_in_the_order_received():
         (None, 503),
     ],
 )
-def test_second_that_is_answered_at_once(second, status):
+def test_second_that_is_answered_at_once(second: Any, status: int) -> None:
     """Whatever the next REGISTER in the queue comes to in no time, the first one gets its own answer (10.3)."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>", cseq=7)
@@ -313,8 +323,8 @@ def test_second_that_is_answered_at_once(second, status):
     assert len(client.registrar._queues) == 0
 
 
-def raising(error):
-    def bindings(address_of_record):
+def raising(error: Any) -> Any:
+    def bindings(address_of_record: Any) -> None:
         raise error
 
     return bindings
@@ -323,18 +333,18 @@ def raising(error):
 class SlowPolicy(Registrar):
     """Says who may register when the test does, by `verdicts`."""
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.verdicts = []
+        self.verdicts: list[Any] = []
 
-    def may_register(self, identity, uri, request):
+    def may_register(self, identity: Any, uri: Any, request: Any) -> Any:
         self.verdicts.append(Deferred())
         return self.verdicts[-1]
 
 
 @pytest.mark.requirement("10.3-7")
 @pytest.mark.parametrize("first_may", [True, False, SIPError(500)])
-def test_order_though_the_verdicts_are_late(first_may):
+def test_order_though_the_verdicts_are_late(first_may: Any) -> None:
     """A REGISTER does not overtake one whose sender is still being looked at, nor is it lost with it (10.3)."""
     client = Client(registrar=SlowPolicy)
     client.register("<sip:bob@192.0.2.1>")
@@ -351,7 +361,7 @@ def test_order_though_the_verdicts_are_late(first_may):
 
 
 @pytest.mark.requirement("3327-1")
-def test_path(client):
+def test_path(client: Any) -> None:
     """The Path of a REGISTER is kept with its bindings, and comes back in the 200 as it was (RFC 3327, 5.3)."""
     path = (("Path", "<sip:p1@192.0.2.7;lr>,<sip:192.0.2.8;lr>"), ("Path", '"P" <sip:192.0.2.9;lr>;x=y'))
     response = client.register("<sip:bob@192.0.2.1>", headers=(*path, ("Require", "path")))
@@ -371,14 +381,14 @@ def test_path(client):
     ("path", "status"),
     [("sip:192.0.2.7;lr", 400), ("<tel:+1>", 400), ("<sip:a@[::x]>", 400), (f"<sip:{'x' * 2000}>", 403)],
 )
-def test_bad_path(client, path, status):
+def test_bad_path(client: Any, path: Path, status: int) -> None:
     """A Path that nobody could follow, or too long to be kept, is refused, and nothing is changed."""
     assert client.register("<sip:bob@192.0.2.1>", headers=(("Path", path),)).status == status
     assert contacts(client.register()) == []
 
 
 @pytest.mark.requirement("10.3-2")
-def test_no_6xx():
+def test_no_6xx() -> None:
     """Whatever is wrong, the answer is no 6xx, since another contact of the client may do better (10.3)."""
     client = Client(SlowStore(), limits=Limits(max_contacts=1), domains=["example.com"])
     answers = [
@@ -395,7 +405,7 @@ def test_no_6xx():
     assert stranger.register("<sip:a@h>").status == 403
 
 
-def test_answers_after_the_commit():
+def test_answers_after_the_commit() -> None:
     """The 200 follows the commit: before it, the client is told nothing (10.3-8)."""
     client = Client(SlowStore())
     assert client.register("<sip:bob@192.0.2.1>") is None
@@ -404,7 +414,7 @@ def test_answers_after_the_commit():
 
 
 @pytest.mark.requirement("10.3-39")
-def test_failing_store(logged_failures):
+def test_failing_store(logged_failures: list[LogEvent]) -> None:
     """A change that the store could not make is answered 500, and the next REGISTER has its turn (10.3 step 7)."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>")
@@ -417,7 +427,7 @@ def test_failing_store(logged_failures):
     assert contacts(client.flow.responses[-1]) == ["<sip:bob@192.0.2.2>;expires=3600"]
 
 
-def test_lost_race_is_tried_again():
+def test_lost_race_is_tried_again() -> None:
     """A change that another server was faster than is made again on what there is now; after five times, 503."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>")
@@ -433,7 +443,7 @@ def test_lost_race_is_tried_again():
 
 
 @pytest.mark.requirement("8.2-2")
-def test_slow_store():
+def test_slow_store() -> None:
     """A change that takes too long is never refused, for it may still be made: no final response comes (8.2)."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>")
@@ -444,7 +454,7 @@ def test_slow_store():
 
 
 @pytest.mark.requirement("10.3-38")
-def test_listing_that_no_datagram_holds():
+def test_listing_that_no_datagram_holds() -> None:
     """A change whose 200 could not be sent is refused, and not made (8.2, 18)."""
     client = Client()
     client.flow = RecordingFlow("UDP")
@@ -454,13 +464,13 @@ def test_listing_that_no_datagram_holds():
     assert len(client.store.bindings("sip:bob@example.com")[0]) == 4
 
 
-def test_contacts_are_counted_first(client):
+def test_contacts_are_counted_first(client: Any) -> None:
     """Too many contacts are refused before each is looked at."""
     response = client.register(",".join(["<not a uri>"] * 101))
     assert response.status == 403
 
 
-def test_queue_is_bounded():
+def test_queue_is_bounded() -> None:
     """No more REGISTERs wait for one address-of-record than `max_queued`; the rest gets 503."""
     client = Client(SlowStore())
     for _ in range(Registrar.max_queued + 1):
@@ -472,7 +482,7 @@ def test_queue_is_bounded():
     assert len(client.flow.responses) == Registrar.max_queued + 2
 
 
-def test_refusal_by_the_store():
+def test_refusal_by_the_store() -> None:
     """A store may refuse a change with a status of its own."""
     client = Client(SlowStore())
     client.register("<sip:bob@192.0.2.1>")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogEvent
+from zope.interface import implementer
 
 from twisted_sipuas import SIPError, SIPService, UserAgentServer
-from twisted_sipuas.interfaces import EndReason
+from twisted_sipuas.interfaces import EndReason, IAuthenticator
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.syntax.scalars import SessionExpires
 from twisted_sipuas.testing import RecordingFlow, make_request
@@ -21,19 +25,19 @@ class Greeter(UserAgentServer):
     accept = {"MESSAGE": ("text/plain",)}
     supported = ("path",)
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.later = Deferred()
-        self.ended = []
-        self.cancelled = []
+        self.later: Deferred[Any] = Deferred()
+        self.ended: list[Any] = []
+        self.cancelled: list[Any] = []
 
-    def handle_MESSAGE(self, request, transaction):
+    def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
         return request.response(202)
 
-    def handle_INFO(self, request, transaction):
+    def handle_INFO(self, request: Request, transaction: Any) -> Any:
         return self.later
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(180))
         try:
             status = await self.later
@@ -42,25 +46,25 @@ class Greeter(UserAgentServer):
             raise
         return request.response(status)
 
-    def handle_UPDATE(self, request, transaction):
+    def handle_UPDATE(self, request: Request, transaction: Any) -> None:
         raise SIPError(488, "No Such Offer", headers=[("Warning", '304 x "no"')])
 
-    def handle_REFER(self, request, transaction):
+    def handle_REFER(self, request: Request, transaction: Any) -> None:
         raise RuntimeError("a fault of the handler's")
 
-    def handle_NOTIFY(self, request, transaction):
+    def handle_NOTIFY(self, request: Request, transaction: Any) -> None:
         """Neither answers nor returns an answer."""
 
-    def handle_SUBSCRIBE(self, request, transaction):
+    def handle_SUBSCRIBE(self, request: Request, transaction: Any) -> Any:
         return succeed(None).addCallback(lambda _: self.later)
 
-    def handle_PRACK(self, request, transaction):
+    def handle_PRACK(self, request: Request, transaction: Any) -> Any:
         return request.response(180)
 
-    def handle_PUBLISH(self, request, transaction):
+    def handle_PUBLISH(self, request: Request, transaction: Any) -> None:
         transaction.respond(request.response(204))
 
-    def transaction_ended(self, transaction, reason):
+    def transaction_ended(self, transaction: Any, reason: Any) -> None:
         super().transaction_ended(transaction, reason)
         self.ended.append(reason)
 
@@ -68,52 +72,52 @@ class Greeter(UserAgentServer):
 class Call:
     """A server, a clock and a flow; `send` injects a request, `statuses` are those answered so far."""
 
-    def __init__(self, server=None):
+    def __init__(self, server: Any = None) -> None:
         self.clock = Clock()
         self.server = Greeter() if server is None else server
         self.service = SIPService(self.clock, self.server)
         self.flow = RecordingFlow()
 
-    def send(self, *arguments, branch="z9hG4bK1", **options):
+    def send(self, *arguments: Any, branch: str = "z9hG4bK1", **options: Any) -> Any:
         """Inject a request; with another branch it is of another call, unless *call_id* says otherwise."""
         options = {"call_id": branch, **options, "branch": branch}
         self.service.message_received(make_request(*arguments, **options), self.flow)
         return self
 
     @property
-    def statuses(self):
+    def statuses(self) -> Any:
         return [response.status for response in self.flow.responses]
 
     @property
-    def last(self):
+    def last(self) -> Any:
         return self.flow.responses[-1]
 
 
-@pytest.fixture
-def call():
+@pytest.fixture(name="call")
+def new_call() -> Call:
     return Call()
 
 
-def test_value(call):
+def test_value(call: Call) -> None:
     """A `Response` that a handler returns is sent."""
     assert call.send("MESSAGE").statuses == [202]
 
 
-def test_deferred(call):
+def test_deferred(call: Call) -> None:
     """A handler's `Deferred` is waited for."""
     assert call.send("INFO").statuses == []
     call.server.later.callback(make_request("INFO", branch="z9hG4bK1").response(200))
     assert call.statuses == [200]
 
 
-def test_coroutine(call):
+def test_coroutine(call: Call) -> None:
     """An ``async`` handler may send provisional responses before it returns the final one."""
     assert call.send().statuses == [180]
     call.server.later.callback(486)
     assert call.statuses == [180, 486]
 
 
-def test_sip_error_is_the_answer(call):
+def test_sip_error_is_the_answer(call: Call) -> None:
     """`SIPError` gives status, reason and header fields of the answer."""
     call.send("UPDATE")
     assert (call.last.status, call.last.reason) == (488, "No Such Offer")
@@ -121,7 +125,7 @@ def test_sip_error_is_the_answer(call):
 
 
 @pytest.mark.parametrize("method", ["REFER", "NOTIFY", "PRACK"])
-def test_fault_is_logged_once_and_answered_500(call, method, logged_failures):
+def test_fault_is_logged_once_and_answered_500(call: Call, method: str, logged_failures: list[LogEvent]) -> None:
     """Any other exception, no answer, and a 1xx for an answer, are logged once and answered 500 without details."""
     call.send(method)
     assert (call.last.status, call.last.reason, call.last.body) == (500, "Server Internal Error", b"")
@@ -129,13 +133,13 @@ def test_fault_is_logged_once_and_answered_500(call, method, logged_failures):
     logged_failures.clear()
 
 
-def test_answered_by_respond(call):
+def test_answered_by_respond(call: Call) -> None:
     """A handler may answer through the transaction and return nothing."""
     assert call.send("PUBLISH").statuses == [204]
 
 
 @pytest.mark.requirement("8.2.1-2", "8.2.1-3", "8.2.1-4", "20.5-1")
-def test_method_not_allowed(call):
+def test_method_not_allowed(call: Call) -> None:
     """A known method that is not served gets 405, and Allow lists those that are, with ACK, BYE and CANCEL (8.2.1)."""
     call.send("REGISTER")
     assert call.last.status == 405
@@ -144,7 +148,7 @@ def test_method_not_allowed(call):
 
 
 @pytest.mark.requirement("21.5.2-1")
-def test_method_unknown(call):
+def test_method_unknown(call: Call) -> None:
     """A method that nobody knows gets 501 (21.5.2)."""
     call.send("DANCE")
     assert call.last.status == 501
@@ -152,7 +156,7 @@ def test_method_unknown(call):
 
 
 @pytest.mark.requirement("8.2.2.1-4")
-def test_scheme(call):
+def test_scheme(call: Call) -> None:
     """A Request-URI of a scheme that is not supported gets 416 (8.2.2.1)."""
     assert call.send("MESSAGE", uri="nobodyKnowsThisScheme:totallyopaque").statuses == [416]
 
@@ -170,7 +174,7 @@ def test_scheme(call):
         ("tel:+1", 404),
     ],
 )
-def test_domain(uri, status):
+def test_domain(uri: str, status: int) -> None:
     """A Request-URI outside the domains served, and not the server's own address, gets 404 (8.2.2.1)."""
     assert Call(Greeter(domains=["Example.com.", "2001:db8::1"])).send("MESSAGE", uri=uri).statuses == [status]
 
@@ -184,7 +188,7 @@ def test_required_reliability(call):
 
 
 @pytest.mark.requirement("8.2.2.3-1", "8.2.2.3-2")
-def test_require(call):
+def test_require(call: Call) -> None:
     """An option tag that is not supported gets 420, and Unsupported names exactly those (8.2.2.3)."""
     call.send("MESSAGE", headers=(("Require", "path, 100rel"), ("Require", "nosuch")))
     assert call.last.status == 420
@@ -192,7 +196,7 @@ def test_require(call):
 
 
 @pytest.mark.parametrize("require", ['"\\\0"', "no such", "<x>"])
-def test_malformed_require(call, require, logged_failures):
+def test_malformed_require(call: Call, require: Any, logged_failures: list[LogEvent]) -> None:
     """What is no option tag is refused, and not sent back (8.2.2.3, 25.1)."""
     request = make_request("MESSAGE", branch="z9hG4bK2", headers=(("Require", "X"),)).to_bytes()
     call.service.message_received(
@@ -202,7 +206,7 @@ def test_malformed_require(call, require, logged_failures):
 
 
 @pytest.mark.requirement("8.2.3-1", "8.2.3-2")
-def test_content_type(call):
+def test_content_type(call: Call) -> None:
     """A body of a type that the handler does not understand gets 415, with Accept (8.2.3)."""
     call.send("MESSAGE", headers=(("Content-Type", "Text/HTML;charset=utf-8"),), body=b"<p>")
     assert call.last.status == 415
@@ -210,7 +214,7 @@ def test_content_type(call):
 
 
 @pytest.mark.requirement("8.2.3-3")
-def test_content_encoding(call):
+def test_content_encoding(call: Call) -> None:
     """A body under an encoding that is not understood gets 415, with Accept-Encoding (8.2.3)."""
     headers = (("Content-Type", "text/plain"), ("Content-Encoding", "gzip"))
     call.send("MESSAGE", headers=headers, body=b"\x1f\x8b")
@@ -222,11 +226,11 @@ def test_content_encoding(call):
 
 
 @pytest.mark.parametrize("accept", [("Text/Plain",), ("text/*",), ("*/*",)])
-def test_accepted_ranges(accept):
+def test_accepted_ranges(accept: Any) -> None:
     """What a class accepts may be a range, in any case (20.1)."""
 
     class Server(UserAgentServer):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             return request.response(200)
 
     Server.accept = accept
@@ -237,11 +241,11 @@ def test_accepted_ranges(accept):
 
 
 @pytest.mark.parametrize("ask", ["one", "every"])
-def test_malformed_field_that_a_handler_asks_for(ask):
+def test_malformed_field_that_a_handler_asks_for(ask: Any) -> None:
     """A field that is malformed is the client's fault for a handler that asks for it: 400, and it is named (8.2.2)."""
 
     class Server(UserAgentServer):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             getattr(request.headers, ask)(SessionExpires)
             return request.response(200)
 
@@ -251,21 +255,21 @@ def test_malformed_field_that_a_handler_asks_for(ask):
 
 
 @pytest.mark.requirement("8.2.3-5")
-def test_optional_content(call):
+def test_optional_content(call: Call) -> None:
     """A body that may be ignored is never refused (8.2.3)."""
     headers = (("Content-Type", "text/html"), ("Content-Disposition", "render; handling=optional"))
     assert call.send("MESSAGE", headers=headers, body=b"<p>").statuses == [202]
 
 
 @pytest.mark.requirement("8.2.2-1", "8.2.2-2")
-def test_unknown_and_malformed_header_fields_are_ignored(call):
+def test_unknown_and_malformed_header_fields_are_ignored(call: Call) -> None:
     """A header field that is not understood, or malformed and not needed, is ignored (8.2.2)."""
     headers = (("P-Charging-Vector", ";;,,"), ("Contact", "<<<"), ("Date", "yesterday"), ("Max-Forwards", "-1"))
     assert call.send("MESSAGE", headers=headers).statuses == [202]
 
 
 @pytest.mark.requirement("8.2-3")
-def test_order_of_the_checks(call):
+def test_order_of_the_checks(call: Call) -> None:
     """The method is judged before the Request-URI, that before Require, and the content last (8.2)."""
     faults = (("Require", "nosuch"), ("Content-Type", "text/html"))
     assert call.send("DANCE", uri="x:y", headers=faults, body=b"x", branch="z9hG4bK1").last.status == 501
@@ -276,7 +280,7 @@ def test_order_of_the_checks(call):
 
 @pytest.mark.requirement("11.2-4", "11.2-5", "11.2-6", "11.2-7", "11.2-8")
 @pytest.mark.parametrize("name", ["Allow", "Accept", "Accept-Encoding", "Accept-Language", "Supported"])
-def test_options(call, name):
+def test_options(call: Call, name: str) -> None:
     """The 200 to OPTIONS tells what the server can do (11.2)."""
     call.send("OPTIONS")
     assert call.last.status == 200
@@ -284,7 +288,7 @@ def test_options(call, name):
 
 
 @pytest.mark.requirement("9.2-6")
-def test_cancel(call, logged_failures):
+def test_cancel(call: Call, logged_failures: list[LogEvent]) -> None:
     """A CANCEL is answered 200, its INVITE 487, and the handler is cancelled; what it still raises is dropped (9.2)."""
     call.send().send("CANCEL")
     assert call.statuses == [180, 200, 487]
@@ -295,7 +299,7 @@ def test_cancel(call, logged_failures):
 @pytest.mark.parametrize(
     ("method", "status", "seconds"), [("INVITE", 480, 180), ("INFO", 504, 30), ("SUBSCRIBE", 504, 30)]
 )
-def test_handler_timeout(call, method, status, seconds):
+def test_handler_timeout(call: Call, method: str, status: int, seconds: Any) -> None:
     """A handler that takes too long is cancelled, and the answer is 480 to an INVITE, 504 to another request."""
     call.send(method)
     call.clock.pump([1] * (seconds - 1))
@@ -308,7 +312,7 @@ def test_handler_timeout(call, method, status, seconds):
     assert call.clock.getDelayedCalls() == []
 
 
-def test_transport_failure_cancels_the_handler(call):
+def test_transport_failure_cancels_the_handler(call: Call) -> None:
     """A transaction that fails takes its handler with it, and no timer is left (17.2.4)."""
     call.send()
     call.flow.failure = "no route"
@@ -318,12 +322,12 @@ def test_transport_failure_cancels_the_handler(call):
     assert call.clock.getDelayedCalls() == []
 
 
-def test_handler_of_an_ended_transaction():
+def test_handler_of_an_ended_transaction() -> None:
     """A handler whose transaction ends before it first waits is cancelled at once (17.2.4)."""
-    cancelled = []
+    cancelled: list[Any] = []
 
     class Server(UserAgentServer):
-        async def handle_INVITE(self, request, transaction):
+        async def handle_INVITE(self, request: Request, transaction: Any) -> None:
             call.flow.failure = "no route"
             transaction.respond(request.response(180))
             await Deferred(cancelled.append)
@@ -334,26 +338,27 @@ def test_handler_of_an_ended_transaction():
     assert call.clock.getDelayedCalls() == []
 
 
+@implementer(IAuthenticator)
 class Doorkeeper:
     """Lets in who has an Authorization header field, sooner or later."""
 
-    def __init__(self, answer):
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def authenticate(self, request, transaction):
+    def authenticate(self, request: Request, transaction: Any) -> Any:
         if "Authorization" not in request.headers:
             raise SIPError(401, headers=[("WWW-Authenticate", 'Digest realm="x", nonce="1"')])
         return self.answer
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_authenticator(later):
+def test_authenticator(later: Any) -> None:
     """The authenticator decides before any other check, and its identity is on the transaction (8.2-3, 22.1)."""
-    answer = Deferred() if later else "alice"
+    answer: Any = Deferred() if later else "alice"
     identities = []
 
     class Server(UserAgentServer):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             identities.append(transaction.identity)
             return request.response(200)
 
@@ -367,17 +372,17 @@ def test_authenticator(later):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_handler_that_goes_on_after_its_answer(transport):
+def test_handler_that_goes_on_after_its_answer(transport: Any) -> None:
     """A handler that has answered may go on, until its time is up, by whatever transport the request came."""
-    done = []
+    done: list[Any] = []
 
     class Server(UserAgentServer):
-        async def handle_MESSAGE(self, request, transaction):
+        async def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             transaction.respond(request.response(202))
             await deferLater(call.clock, 1)
             done.append(request)
 
-        async def handle_INFO(self, request, transaction):
+        async def handle_INFO(self, request: Request, transaction: Any) -> None:
             await deferLater(call.clock, 1)
             transaction.respond(request.response(200))
             await Deferred(done.append)
@@ -397,11 +402,11 @@ def test_handler_that_goes_on_after_its_answer(transport):
     assert call.server.counters["handlers"] == 0
 
 
-def test_cancelled_error_of_asyncio(call, logged_failures):
+def test_cancelled_error_of_asyncio(call: Call, logged_failures: list[LogEvent]) -> None:
     """An `asyncio.CancelledError`, which is no `Exception`, is a fault like any other."""
 
     class Server(UserAgentServer):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> None:
             raise asyncio.CancelledError
 
     call = Call(Server())

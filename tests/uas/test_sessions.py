@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
 
 from tests.uas.caller import Caller, Phone
 from twisted_sipuas import SIPError, UserAgentServer
 from twisted_sipuas.errors import TransportError
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingFlow, VirtualNetwork, expect, nothing, scenario, send, step
 from twisted_sipuas.uas.dialog import DialogEnd, DialogState
 
@@ -17,24 +21,24 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["UDP", "TCP"])
 class Slow(Phone):
     """Rings, and answers when `answered` fires."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.answered = Deferred()
+        self.answered: Deferred[Any] = Deferred()
         self.cancelled = 0
 
-    async def handle_INVITE(self, request, transaction):
+    async def handle_INVITE(self, request: Request, transaction: Any) -> Any:
         transaction.respond(request.response(180))
-        waiting = Deferred(self._cancel)
+        waiting: Deferred[Any] = Deferred(self._cancel)
         self.answered.chainDeferred(waiting)
         return request.response(await waiting)
 
-    def _cancel(self, deferred):
+    def _cancel(self, deferred: Any) -> None:
         self.cancelled += 1
 
 
 @TRANSPORTS
 @pytest.mark.requirement("13.3.1.4-6")
-def test_2xx_is_resent_until_the_ack(transport):
+def test_2xx_is_resent_until_the_ack(transport: Any) -> None:
     """The 2xx is resent after T1, doubling up to T2, on any transport, and no more after the ACK (13.3.1.4)."""
     client = VirtualNetwork().client(Phone(), transport=transport)
     call = client.send("INVITE")
@@ -49,7 +53,7 @@ def test_2xx_is_resent_until_the_ack(transport):
 @TRANSPORTS
 @pytest.mark.requirement("13.3.1.4-7", "13.3.1.4-8", "15-5", "14.2-8")
 @pytest.mark.parametrize("again", [False, True], ids=["INVITE", "re-INVITE"])
-def test_no_ack(transport, again):
+def test_no_ack(transport: Any, again: Any) -> None:
     """64*T1 without an ACK: BYE ends the session, not before (13.3.1.4, 14.2, 15)."""
     caller = Caller(transport=transport).invite()
     if again:
@@ -69,14 +73,14 @@ def test_no_ack(transport, again):
     [{"cseq": 7}, {"call_id": "other"}, {"from_tag": "other"}, {"to": "<sip:bob@example.com>;tag=other"}],
     ids=lambda fields: next(iter(fields)),
 )
-def test_ack_of_something_else(fields):
+def test_ack_of_something_else(fields: Any) -> None:
     """An ACK that is not for this 2xx is met with silence, and the 2xx is resent (13.3.1.4)."""
     caller = Caller().invite().ack(**fields).step(1)
     assert caller.statuses == [200, 200]
     assert caller.server.heard == []
 
 
-def test_ack_twice():
+def test_ack_twice() -> None:
     """The handler hears of the first ACK alone."""
     caller = Caller().called().ack()
     assert caller.server.heard == ["ACK"]
@@ -84,7 +88,7 @@ def test_ack_twice():
 
 
 @pytest.mark.requirement("15-1", "15.1.2-3", "15.1.2-4", "15.1.2-5", "15.1.2-6")
-def test_bye():
+def test_bye() -> None:
     """BYE gets a 200 and ends the session; then there is nothing to end any more (15.1.2)."""
     caller = Caller().called()
     dialog = caller.dialog
@@ -98,7 +102,7 @@ def test_bye():
 
 @pytest.mark.requirement("15.1.2-2", "12.2.2-4", "13.3.1-4")
 @pytest.mark.parametrize("method", ["BYE", "INVITE", "INFO", "OPTIONS"])
-def test_unknown_dialog(method):
+def test_unknown_dialog(method: str) -> None:
     """A request with a To tag of no dialog is refused with 481; BYE without tags too (12.2.2, 15.1.2)."""
     caller = Caller().send(method, to="<sip:bob@example.com>;tag=unknown")
     assert caller.statuses == [481]
@@ -106,11 +110,11 @@ def test_unknown_dialog(method):
 
 
 @pytest.mark.requirement("12.2.2-3")
-def test_dialog_of_somebody_else():
+def test_dialog_of_somebody_else() -> None:
     """A server may know of dialogs that the core does not keep, and takes what is in them (12.2.2)."""
 
     class Server(Phone):
-        def knows_dialog(self, request):
+        def knows_dialog(self, request: Request) -> Any:
             return request.to.tag == "mine"
 
     caller = Caller(Server())
@@ -120,14 +124,14 @@ def test_dialog_of_somebody_else():
 
 
 @pytest.mark.requirement("15.1.2-1")
-def test_bye_passes_the_checks():
+def test_bye_passes_the_checks() -> None:
     """BYE is inspected as any request (15.1.2, 8.2): refused, it ends nothing."""
     caller = Caller().called().send("BYE", headers=(("Require", "nosuch"),))
     assert caller.last.status == 420
     assert caller.dialog.state is DialogState.CONFIRMED
 
 
-def test_bye_before_the_ack():
+def test_bye_before_the_ack() -> None:
     """A caller may hang up before its ACK: the 2xx is not resent any more (15.1.2)."""
     caller = Caller().invite().send("BYE").step(40)
     assert caller.statuses == [200, 200]
@@ -136,12 +140,12 @@ def test_bye_before_the_ack():
 
 
 @pytest.mark.requirement("15.1.2-7", "15.1.2-8")
-def test_bye_with_requests_pending():
+def test_bye_with_requests_pending() -> None:
     """What is pending on the dialog is answered 487 as BYE comes, and its handler cancelled (15.1.2)."""
-    cancelled = []
+    cancelled: list[Any] = []
 
     class Server(Phone):
-        def handle_INFO(self, request, transaction):
+        def handle_INFO(self, request: Request, transaction: Any) -> Any:
             return Deferred(cancelled.append)
 
     slow = Caller(Server()).called()
@@ -153,7 +157,7 @@ def test_bye_with_requests_pending():
     assert slow.is_over
 
 
-def test_bye_in_an_early_dialog():
+def test_bye_in_an_early_dialog() -> None:
     """The caller may end an early dialog by BYE: 200 for that, 487 for the INVITE (15, 15.1.2)."""
     caller = Caller(Slow()).invite()
     assert caller.dialog.state is DialogState.EARLY
@@ -166,7 +170,7 @@ def test_bye_in_an_early_dialog():
 
 @pytest.mark.requirement("12.3-1")
 @pytest.mark.parametrize("how", ["refused", "failed", "cancelled", "timed out"])
-def test_end_of_an_early_dialog(how, logged_failures):
+def test_end_of_an_early_dialog(how: Any, logged_failures: list[LogEvent]) -> None:
     """A final response that is no 2xx ends the early dialog (12.3)."""
     caller = Caller(Slow()).invite()
     assert caller.dialog.state is DialogState.EARLY
@@ -186,7 +190,7 @@ def test_end_of_an_early_dialog(how, logged_failures):
 
 
 @pytest.mark.requirement("14.2-1", "14.2-2")
-def test_invite_while_one_is_pending():
+def test_invite_while_one_is_pending() -> None:
     """A second INVITE before the answer to the first gets 500 with a Retry-After of 0 to 10 seconds (14.2)."""
     caller = Caller().called()
     caller.server.answer = lambda request, transaction: Deferred()
@@ -199,7 +203,7 @@ def test_invite_while_one_is_pending():
 
 
 @pytest.mark.requirement("12.2.2-10", "12.2-2", "13.3.1-3", "8.2-1", "8.2-2")
-def test_target_refresh():
+def test_target_refresh() -> None:
     """A re-INVITE that is accepted has the remote target changed; one that is refused changes nothing (12.2.2)."""
     caller = Caller().called()
     new = (("Contact", "<sip:alice@192.0.2.9:5090>"), ("Record-Route", "<sip:later.example.com;lr>"))
@@ -214,7 +218,7 @@ def test_target_refresh():
     assert str(caller.dialog.remote_target) == "sip:alice@192.0.2.9:5090"
 
 
-def test_cancelled_re_invite():
+def test_cancelled_re_invite() -> None:
     """A re-INVITE that is cancelled leaves the call as it was (14.2)."""
     caller = Caller().called()
     caller.server.answer = lambda request, transaction: Deferred()
@@ -226,7 +230,7 @@ def test_cancelled_re_invite():
 
 
 @pytest.mark.requirement("12.2.2-1", "12.2.2-2", "12.2.2-7", "12.2.2-8", "12.2.2-9")
-def test_order():
+def test_order() -> None:
     """A CSeq number below the peer's latest gets 500; a gap is taken (12.2.2)."""
     caller = Caller().called()
     assert caller.send("INFO", cseq=10).last.status == 200
@@ -240,7 +244,7 @@ def test_order():
 
 
 @pytest.mark.requirement("12.2.2-6")
-def test_first_in_order():
+def test_first_in_order() -> None:
     """A remote sequence number that is not known yet is set from the request (12.2.2)."""
     caller = Caller().called()
     caller.dialog.remote_sequence = None
@@ -249,11 +253,11 @@ def test_first_in_order():
 
 
 @pytest.mark.requirement("12.2.2-2", "12.2.2-5", "8.2.2.1-5")
-def test_within_a_dialog():
+def test_within_a_dialog() -> None:
     """Handlers see the dialog; whom the Request-URI names, our own Contact, is not asked (12.2.2, 8.2.2.1)."""
 
     class Choosy(Phone):
-        def serves_user(self, uri):
+        def serves_user(self, uri: Any) -> Any:
             return uri.user == "bob"
 
     caller = Caller(Choosy(domains=["example.com"])).called()
@@ -265,7 +269,7 @@ def test_within_a_dialog():
 
 
 @pytest.mark.requirement("11-3", "11.2-3")
-def test_options_within_a_dialog():
+def test_options_within_a_dialog() -> None:
     """OPTIONS in a dialog gets the 200 that it gets outside, and changes nothing (11.2)."""
     caller = Caller().called()
     outside = Caller().send("OPTIONS").last
@@ -281,7 +285,7 @@ def test_options_within_a_dialog():
 
 
 @pytest.mark.requirement("15-2", "15-3")
-def test_end():
+def test_end() -> None:
     """`Dialog.end` sends BYE; the session is over at once, and the Deferred fires with the answer (15.1.1)."""
     caller = Caller().called()
     dialog = caller.dialog
@@ -297,7 +301,7 @@ def test_end():
 
 
 @pytest.mark.requirement("15-5")
-def test_end_before_the_ack():
+def test_end_before_the_ack() -> None:
     """No BYE is sent before the ACK (15)."""
     caller = Caller().invite()
     dialog = caller.dialog
@@ -311,7 +315,7 @@ def test_end_before_the_ack():
 
 
 @pytest.mark.parametrize(("name", "value"), [("Reason", "a\r\nb"), ("Reason\n", "a"), ("Reason", "\0"), ("", "a")])
-def test_end_with_a_header_field_that_cannot_be(name, value):
+def test_end_with_a_header_field_that_cannot_be(name: str, value: str) -> None:
     """A header field that would break the BYE is the caller's mistake, and changes nothing."""
     caller = Caller().called()
     with pytest.raises(ValueError, match="header field"):
@@ -321,24 +325,24 @@ def test_end_with_a_header_field_that_cannot_be(name, value):
 
 
 @pytest.mark.parametrize("how", ["plain", "async", "waits"])
-def test_end_by_a_handler(how):
+def test_end_by_a_handler(how: Any) -> None:
     """A handler that ends the call answers its own request all the same, and others that are at work do too."""
 
     class Server(Phone):
-        def handle_INFO(self, request, transaction):
+        def handle_INFO(self, request: Request, transaction: Any) -> Any:
             if how == "plain":
                 transaction.dialog.end()
                 return request.response(200)
             return self.end_later(request, transaction)
 
-        async def end_later(self, request, transaction):
+        async def end_later(self, request: Request, transaction: Any) -> Any:
             await told
             ended = transaction.dialog.end()
             if how == "waits":
                 await ended
             return request.response(200)
 
-    told = Deferred()
+    told: Deferred[Any] = Deferred()
     caller = Caller(Server()).called().send("INFO").send("INFO")
     told.callback(None)
     if how == "waits":
@@ -349,9 +353,9 @@ def test_end_by_a_handler(how):
     assert caller.is_over
 
 
-def test_end_has_a_re_invite_refused():
+def test_end_has_a_re_invite_refused() -> None:
     """An INVITE within the dialog that waits for its answer can be accepted no more: 487, and no handler is left."""
-    cancelled = []
+    cancelled: list[Any] = []
     caller = Caller().called()
     caller.server.answer = lambda request, transaction: Deferred(cancelled.append)
     caller.send("INVITE").dialog.end()
@@ -360,12 +364,12 @@ def test_end_has_a_re_invite_refused():
 
 
 @pytest.mark.parametrize("is_acknowledged", [False, True])
-def test_end_whose_bye_cannot_be_sent(is_acknowledged):
+def test_end_whose_bye_cannot_be_sent(is_acknowledged: Any) -> None:
     """The session is over as BYE is handed over: before who waits for the end hears of it, and only once (15.1.1)."""
     caller = Caller().invite()
     dialog = caller.dialog
 
-    def send_request(*arguments):
+    def send_request(*arguments: Any) -> None:
         told.append("BYE")
         raise TransportError("no way there")
 
@@ -385,7 +389,7 @@ def test_end_whose_bye_cannot_be_sent(is_acknowledged):
 
 
 @pytest.mark.requirement("15-4")
-def test_end_of_an_early_one():
+def test_end_of_an_early_one() -> None:
     """The callee sends no BYE in an early dialog (15)."""
     caller = Caller(Slow()).invite()
     with pytest.raises(ValueError, match="final response"):
@@ -393,7 +397,7 @@ def test_end_of_an_early_one():
     assert caller.sender.sent == []
 
 
-def test_call_time():
+def test_call_time() -> None:
     """A call that lasts too long is ended by BYE."""
     server = Phone()
     server.max_call_time = 60.0
@@ -401,7 +405,7 @@ def test_call_time():
     assert server.heard == ["ACK", "call time"]
 
 
-def test_max_dialogs():
+def test_max_dialogs() -> None:
     """With as many calls as there may be an INVITE gets 503 with Retry-After, and OPTIONS says so (11.2)."""
     server = Phone()
     server.max_dialogs = 1
@@ -414,9 +418,9 @@ def test_max_dialogs():
     assert caller.send("INVITE", to=None, call_id="later").last.status == 200
 
 
-def test_max_dialogs_counts_what_may_become_one():
+def test_max_dialogs_counts_what_may_become_one() -> None:
     """An INVITE that is not answered yet takes the place of the call that it may become."""
-    server = Slow()
+    server: Any = Slow()
     server.max_dialogs = 1
     server.handle = lambda request, transaction: Deferred()
     caller = Caller(server).invite()
@@ -427,7 +431,7 @@ def test_max_dialogs_counts_what_may_become_one():
     assert len(caller.statuses) == count, "no 503: this one rings"
 
 
-def test_source_that_does_not_answer():
+def test_source_that_does_not_answer() -> None:
     """On UDP the 2xx goes again to no more than 20 at a time for a source that acknowledged nothing, nor does BYE."""
     caller = Caller()
     for number in range(30):
@@ -439,7 +443,7 @@ def test_source_that_does_not_answer():
     assert caller.is_over
 
 
-def test_source_that_answers():
+def test_source_that_answers() -> None:
     """One ACK shows that a source receives what it is sent: then every 2xx is resent."""
     caller = Caller().called()
     for number in range(30):
@@ -452,7 +456,7 @@ def test_source_that_answers():
 # The end of the service
 
 
-def test_end_calls():
+def test_end_calls() -> None:
     """At the end every call gets its BYE, one that is not acknowledged when it is (15)."""
     caller = Caller().called()
     caller.send("INVITE", to=None, call_id="other")
@@ -468,7 +472,7 @@ def test_end_calls():
     assert caller.server.heard == ["ACK", "shutdown", "shutdown"]
 
 
-def test_end_calls_without_any():
+def test_end_calls_without_any() -> None:
     """Without a call the end is at once, and the server takes calls afterwards."""
     caller = Caller()
     assert caller.server.end_calls().called
@@ -477,7 +481,7 @@ def test_end_calls_without_any():
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
-def test_end_calls_is_given_up(acknowledged):
+def test_end_calls_is_given_up(acknowledged: Any) -> None:
     """To cancel the end is to forget the calls: no timer is left, and nobody waits."""
     caller = Caller(transport="TCP").invite()
     if acknowledged:
@@ -491,9 +495,9 @@ def test_end_calls_is_given_up(acknowledged):
 
 
 @pytest.mark.parametrize("is_hastened", [False, True])
-def test_stop_with_an_invite_pending(is_hastened):
+def test_stop_with_an_invite_pending(is_hastened: Any) -> None:
     """An INVITE that is not answered as the service stops gets 503, and its handler is cancelled."""
-    cancelled = []
+    cancelled: list[Any] = []
     caller = Caller(Phone(lambda request, transaction: Deferred(cancelled.append)))
     caller.service.startService()
     caller.send("INVITE")
@@ -508,7 +512,7 @@ def test_stop_with_an_invite_pending(is_hastened):
     assert caller.clock.getDelayedCalls() == []
 
 
-def test_call_taken_while_ending():
+def test_call_taken_while_ending() -> None:
     """A call that is taken as the server stops is ended as soon as it is acknowledged."""
     caller = Caller(Slow()).invite()
     ended = caller.server.end_calls()
@@ -529,7 +533,7 @@ class Choosy(Phone):
 
     verdict = True
 
-    def admit(self, request):
+    def admit(self, request: Request) -> Any:
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict
@@ -537,7 +541,7 @@ class Choosy(Phone):
 
 @pytest.mark.requirement("11.2-2", "13.3.1.3-1", "13.3.1.3-2")
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
-def test_admit(method):
+def test_admit(method: str) -> None:
     """OPTIONS gets the status that an INVITE would get: 200, 486 for who is busy, or another (11.2, 13.3.1.3)."""
     caller = Caller(Choosy())
     for verdict, status in [(True, 200), (False, 486), (SIPError(600), 600), (Deferred(), None)]:
@@ -550,11 +554,11 @@ def test_admit(method):
     assert (len(caller.flow.sent), caller.last.status) == (count + 1, 486)
 
 
-def test_class_without_invite():
+def test_class_without_invite() -> None:
     """A class that takes no calls answers OPTIONS 200, and BYE 405: it is no method of its own (11.2, 8.2.1)."""
 
     class Messages(UserAgentServer):
-        def handle_MESSAGE(self, request, transaction):
+        def handle_MESSAGE(self, request: Request, transaction: Any) -> Any:
             return request.response(202)
 
     caller = Caller(Messages())
@@ -562,11 +566,11 @@ def test_class_without_invite():
     assert caller.send("MESSAGE", to="<sip:bob@example.com>;tag=1").last.status == 202
 
 
-def test_own_bye_handler():
+def test_own_bye_handler() -> None:
     """A subclass may answer BYE itself; the session is over all the same (15.1.2)."""
 
     class Server(Phone):
-        def handle_BYE(self, request, transaction):
+        def handle_BYE(self, request: Request, transaction: Any) -> Any:
             return request.response(202)
 
     caller = Caller(Server()).called().send("BYE")
@@ -576,7 +580,7 @@ def test_own_bye_handler():
 
 @pytest.mark.parametrize("method", ["ACK", "INFO", "INVITE"])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
-def test_flow_of_the_latest_request(method, transport):
+def test_flow_of_the_latest_request(method: str, transport: Any) -> None:
     """BYE goes by the flow of the peer's latest request: it may have a new connection, or another address."""
     caller = Caller(transport=transport).invite()
     if method != "ACK":
@@ -592,7 +596,7 @@ def test_flow_of_the_latest_request(method, transport):
 
 
 @pytest.mark.parametrize(("transport", "is_moved"), [("UDP", False), ("TCP", True)])
-def test_flow_of_who_has_acknowledged_nothing(transport, is_moved):
+def test_flow_of_who_has_acknowledged_nothing(transport: Any, is_moved: Any) -> None:
     """Before the ACK a datagram moves nothing: its source may be forged, and would have the BYE."""
     caller = Caller(transport=transport).invite()
     caller.send("INFO", flow=RecordingFlow(transport, ("203.0.113.9", 40000))).step(32)
@@ -600,7 +604,7 @@ def test_flow_of_who_has_acknowledged_nothing(transport, is_moved):
     assert (flow is not caller.flow, is_proven) == (is_moved, False)
 
 
-def test_flow_of_a_request_out_of_order():
+def test_flow_of_a_request_out_of_order() -> None:
     """A request that is refused for its number, as a copy of an old one is, moves nothing (12.2.2)."""
     caller = Caller().called().send("INFO")
     copied = RecordingFlow("UDP", ("203.0.113.9", 40000))

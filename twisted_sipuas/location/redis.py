@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-import txredisapi  # type: ignore[import-untyped]
+import txredisapi
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure

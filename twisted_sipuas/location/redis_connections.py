@@ -12,7 +12,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, ClassVar, cast
 
-import txredisapi  # type: ignore[import-untyped]
+import txredisapi
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet import defer, error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -26,7 +27,7 @@ def make_request(
     to: str | None = None,
     call_id: str = "3848276298220188511@192.0.2.1",
     cseq: int = 1,
-    headers: tuple[tuple[str, str], ...] = (),
+    headers: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
 ) -> Request:
     """Return a request as it is received: printed, and parsed again.
@@ -35,9 +36,10 @@ def make_request(
     An INVITE has a Contact of its sent-by, unless *headers* have one, which may be empty for none.
     """
     contact = [("Contact", f"<sip:alice@{sent_by}>")] if method == "INVITE" else []
-    if any(name.lower() in ("contact", "m") for name, _ in headers):
+    given = tuple(headers)
+    if any(name.lower() in ("contact", "m") for name, _ in given):
         contact = []
-    headers = tuple(row for row in headers if row != ("Contact", ""))
+    others = (row for row in given if row != ("Contact", ""))
     rows = (
         ("Via", f"SIP/2.0/{transport} {sent_by};branch={branch}"),
         ("Max-Forwards", "70"),
@@ -46,7 +48,7 @@ def make_request(
         ("Call-ID", call_id),
         ("CSeq", f"{cseq} {method}"),
     )
-    message = parse_message(Request(method, uri, (*rows, *contact, *headers), body).to_bytes())
+    message = parse_message(Request(method, uri, (*rows, *contact, *others), body).to_bytes())
     assert isinstance(message, Request)
     return message
 
@@ -120,7 +122,7 @@ class RecordingTransactionUser:
     """
 
     def __init__(self, answer: Callable[[Request, IServerTransaction], object] | None = None) -> None:
-        self.calls: list[tuple[object, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self._answer = answer
 
     def request_received(self, request: Request, transaction: IServerTransaction) -> object:
