@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,22 +35,22 @@ REASONS = "3262-1 It is not | supported.\n"
 BOTH = ["8.2-1", "8.2-2"]
 
 
-def report(outcome="passed", test="tests/uas/test_it.py::test_it", requirements=BOTH):
+def report(outcome: str = "passed", test: str = "tests/uas/test_it.py::test_it", requirements: list[str] = BOTH) -> Any:
     """Return what pytest reports of one test."""
     return {test: {"requirements": requirements, "outcome": outcome}}
 
 
-def rows(reported, *, ran=True):
+def rows(reported: Any, *, ran: Any = True) -> Any:
     """Return the rows of what is *reported*."""
     return judge(read_requirements(REQUIREMENTS), read_reasons(REASONS), reported, ran=ran)
 
 
-def states(reported, *, ran=True):
+def states(reported: Any, *, ran: Any = True) -> Any:
     """Return the state of each row."""
     return [row.state for row in rows(reported, ran=ran)]
 
 
-def test_states():
+def test_states() -> None:
     """A row with a test is tested, one with a reason is not applicable, and one with neither is open."""
     assert states(report()) == ["tested", "tested", "not applicable"]
     assert states(report(requirements=["8.2-2"])) == ["open", "tested", "not applicable"]
@@ -57,14 +58,14 @@ def test_states():
 
 
 @pytest.mark.parametrize("outcome", ["failed", "not run"])
-def test_outcome(outcome):
+def test_outcome(outcome: Any) -> None:
     """A row is open if any test that names it did not pass in the run; where nothing ran, no outcome counts."""
     reported = report() | report(outcome, test="tests/test_other.py::test_it", requirements=["8.2-1"])
     assert states(reported) == ["open", "tested", "not applicable"]
     assert states(reported, ran=False) == ["tested", "tested", "not applicable"]
 
 
-def test_page():
+def test_page() -> None:
     """The page has counts by level, and a table of each section in which a test is named with its file once."""
     reported = report() | report(test="tests/uas/test_it.py::TestB::test_b", requirements=["8.2-2"])
     text = page(rows(reported | report(test="tests/test_a.py::test_a", requirements=["8.2-2"])))
@@ -92,7 +93,7 @@ def test_page():
     )
 
 
-def test_page_depends_on_nothing_else():
+def test_page_depends_on_nothing_else() -> None:
     """In whatever order the tests ran, and whether or not they did, the page is the same."""
     one, other = report(), report(test="tests/test_other.py::test_it", requirements=["8.2-1"])
     assert page(rows(one | other)) == page(rows(other | one)) == page(rows(other | one, ran=False))
@@ -115,21 +116,21 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("act", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes(act, said):
+def test_mistakes(act: Any, said: Any) -> None:
     """What the page cannot be made of is an error that says where it is."""
     with pytest.raises(Mistake, match=said.replace(".", r"\.")):
         act()
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put three requirements in place of ours, and return what runs the command on a report."""
     monkeypatch.setattr(conformance_page, "ROOT", tmp_path)
     for name, text in (("REQUIREMENTS", REQUIREMENTS), ("NOT_APPLICABLE", REASONS), ("PAGE", "old")):
         (tmp_path / name).write_text(text)
         monkeypatch.setattr(conformance_page, name, tmp_path / name)
 
-    def run(reported, *arguments):
+    def run(reported: Any, *arguments: Any) -> Any:
         (tmp_path / "report.json").write_text(json.dumps(reported))
         conformance_page.main(["--run", str(tmp_path / "report.json"), *arguments])
         return conformance_page.PAGE.read_text()
@@ -137,7 +138,7 @@ def files(tmp_path, monkeypatch):
     return run
 
 
-def test_command(files):
+def test_command(files: Any) -> None:
     """The command writes the page; with --check it writes nothing, and fails with what mends it if the page is old."""
     with pytest.raises(SystemExit) as caught:
         files(report(), "--check")
@@ -146,7 +147,7 @@ def test_command(files):
     assert files(report()) == files(report(), "--check") == page(rows(report()))
 
 
-def test_open_row(files):
+def test_open_row(files: Any) -> None:
     """With --check a row that is open is a failure, with the tests that did not pass."""
     files(report("failed", requirements=["8.2-1"]))
     with pytest.raises(SystemExit) as caught:
@@ -154,7 +155,7 @@ def test_open_row(files):
     assert caught.value.code == "8.2-1 is open: tests/uas/test_it.py::test_it\n8.2-2 is open: no test names it"
 
 
-def test_mistake_of_the_command(files):
+def test_mistake_of_the_command(files: Any) -> None:
     """A mistake ends the command with one line."""
     with pytest.raises(SystemExit, match=r"names 8\.2-9, which requirements\.md does not have"):
         files(report(requirements=["8.2-9"]))
@@ -198,7 +199,7 @@ def test_names_nothing():
 
 
 @pytest.mark.parametrize("options", [[], ["--collect-only"]], ids=["run", "collect only"])
-def test_report(tmp_path, options):
+def test_report(tmp_path: Path, options: Any) -> None:
     """A test is reported once, with what each of its cases names, and as passed if all of them did."""
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = requirement\n")

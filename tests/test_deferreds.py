@@ -60,20 +60,24 @@ class CompiledCoroutine(Coroutine[Any, Any, Any]):
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
 
-    def __await__(self):
+    def __await__(self) -> Any:
         return self._coroutine.__await__()
 
-    def send(self, value):
+    def send(self, value: Any) -> Any:
         """See `Coroutine`."""
         return self._coroutine.send(value)
 
-    def throw(self, *error):
+    def throw(self, *error: Any) -> Any:
         """See `Coroutine`."""
         return self._coroutine.throw(*error)
 
+    def close(self) -> None:
+        """See `Coroutine`."""
+        self._coroutine.close()
+
 
 @pytest.mark.parametrize("taken_by", [begun, waited_for])
-def test_a_coroutine_of_another_type(taken_by):
+def test_a_coroutine_of_another_type(taken_by: Any) -> None:
     """A coroutine is what can be driven as one, not what the interpreter makes: handlers may be compiled."""
     awaited: Deferred[object] = Deferred()
     results = results_of(taken_by(CompiledCoroutine(wait_for(awaited))))

@@ -12,11 +12,14 @@ from typing import Any
 
 def serve_twisted(port: int) -> None:
     """Serve by Twisted's own UDP transport."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as the_reactor
     from twisted.internet.protocol import DatagramProtocol
+
+    reactor: Any = the_reactor
 
     class Echo(DatagramProtocol):
         def datagramReceived(self, data: bytes, addr: Any) -> None:
+            assert self.transport is not None
             self.transport.write(data, addr)
 
     reactor.listenUDP(port, Echo(), "127.0.0.1", maxPacketSize=65535)

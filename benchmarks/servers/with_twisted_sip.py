@@ -8,8 +8,9 @@ An ACK is parsed and dropped. A 3xx names one contact. To tags, which the module
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import reactor as the_reactor
 from twisted.protocols import sip
 
 
@@ -34,5 +35,6 @@ class Server(sip.Base):
 
 
 if __name__ == "__main__":
+    reactor: Any = the_reactor
     reactor.listenUDP(int(sys.argv[2]), Server(int(sys.argv[1])), "127.0.0.1")
     reactor.run()

@@ -109,7 +109,7 @@ def request(method: str, uri: str, *header_lines: str, branch: str) -> bytes:
 
 
 @pytest.fixture
-def example(tmp_path):
+def example(tmp_path: Path) -> Any:
     """Return what starts an example by its file name; it is stopped after the test."""
     started = []
 
@@ -123,7 +123,7 @@ def example(tmp_path):
         assert "Traceback" not in process.log
 
 
-def test_least_cost(example):
+def test_least_cost(example: Any) -> None:
     """The longest prefix decides, and the cheapest gateway has the highest q."""
     server = example("least_cost.py")
     (answer,) = server.ask("INVITE", "sip:4930123@127.0.0.1")
@@ -137,7 +137,7 @@ def test_least_cost(example):
     assert answer.startswith("SIP/2.0 404 No Rate For This Number\r\n")
 
 
-def test_greeter(example):
+def test_greeter(example: Any) -> None:
     """A message is answered and logged, a call rings and then is busy."""
     server = example("greeter.py")
     (answer,) = server.ask("MESSAGE", "sip:bob@127.0.0.1", "Content-Type: text/plain", body="hello")
@@ -150,7 +150,7 @@ def test_greeter(example):
     assert busy.startswith("SIP/2.0 486 Busy Here\r\n")
 
 
-def test_with_web(example):
+def test_with_web(example: Any) -> None:
     """What is set on the page is where calls are redirected to, and the page counts them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -158,7 +158,7 @@ def test_with_web(example):
 
     def page(data: bytes | None = None) -> str:
         with urlopen(f"http://127.0.0.1:{port}/", data, timeout=5) as answer:
-            return answer.read().decode()
+            return str(answer.read(), "utf-8")
 
     (answer,) = server.ask("INVITE", "sip:support@127.0.0.1")
     assert answer.startswith("SIP/2.0 480 Nobody Is on Duty\r\n")
@@ -171,7 +171,7 @@ def test_with_web(example):
     assert "Calls so far: 1." in page()
 
 
-def test_number_portability(example, tmp_path):
+def test_number_portability(example: Any, tmp_path: Path) -> None:
     """A number goes on with npdi, and with rn if the table has it (RFC 4694); SIGHUP has the table read again."""
     table = tmp_path / "ported"
     table.write_text((ROOT / "examples" / "ported_numbers.txt").read_text())
@@ -180,7 +180,7 @@ def test_number_portability(example, tmp_path):
     def contact(uri: str) -> str:
         (answer,) = server.ask("OPTIONS", uri)
         assert answer.startswith("SIP/2.0 302 Moved Temporarily\r\n")
-        return answer.partition("Contact: ")[2].partition("\r\n")[0]
+        return str(answer.partition("Contact: ")[2].partition("\r\n")[0])
 
     ported = "<sip:+441632960083;npdi;rn=+441632960999@gw.example.net;user=phone>"
     assert contact("sip:+441632960083@127.0.0.1") == ported
@@ -206,7 +206,7 @@ def test_number_portability(example, tmp_path):
         time.sleep(0.02)
 
 
-def test_hunt_group(example):
+def test_hunt_group(example: Any) -> None:
     """Who is not heard gets no calls; while nobody is heard the answer is 503 with Retry-After."""
     server = example("hunt_group.py", "127.0.0.1", "127.0.0.2:5080", "127.0.0.3")
     (answer,) = server.ask("INVITE", "sip:4930123@127.0.0.1")
@@ -220,7 +220,7 @@ def test_hunt_group(example):
     assert "Contact: <sip:a%3Bb@127.0.0.2:5080>;q=1\r\n" in answer
 
 
-def test_honeypot(example, tmp_path):
+def test_honeypot(example: Any, tmp_path: Path) -> None:
     """Every request is one line of JSON, whatever is in it; no password is right, and the server says it is a PBX."""
     server = example("honeypot.py", "requests.jsonl")
     (answer,) = server.ask("REGISTER", "sip:127.0.0.1")
@@ -262,7 +262,7 @@ def test_honeypot(example, tmp_path):
     assert datetime.fromisoformat(entries[4]["time"]).tzinfo == timezone.utc
 
 
-def test_honeypot_on_standard_output(example):
+def test_honeypot_on_standard_output(example: Any) -> None:
     """With - for a file the lines are on standard output, plain, for the next program to read."""
     server = example("honeypot.py", "-")
     (answer,) = server.ask("REGISTER", "sip:127.0.0.1")
@@ -271,7 +271,7 @@ def test_honeypot_on_standard_output(example):
     assert json.loads(line)["status"] == 401
 
 
-def test_test_double(tmp_path):
+def test_test_double(tmp_path: Path) -> None:
     """The tests of a client pass, in a pytest run of a user."""
     if shutil.which("sipsak") is None:
         pytest.skip("sipsak is not installed")

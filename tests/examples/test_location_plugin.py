@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -20,7 +22,7 @@ TARGETS = "sip:desk@192.0.2.7 sip:voicemail@192.0.2.8"
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Any:
     """A PYTHONPATH with the project and the example on it, of which Twisted may cache what plugins it has."""
     plugin = tmp_path / "plugin"
     shutil.copytree(SOURCE, plugin, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
@@ -28,7 +30,7 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def broken(tmp_path):
+def broken(tmp_path: Path) -> Any:
     """A directory with a plugin that fails to import."""
     plugins = tmp_path / "broken" / "twisted" / "plugins"
     plugins.mkdir(parents=True)
@@ -37,12 +39,12 @@ def broken(tmp_path):
 
 
 @pytest.fixture
-def office_hours():
+def office_hours() -> Any:
     """The example's module."""
     return load("location_plugin/office_hours.py")
 
 
-def sipuas(path, *arguments):
+def sipuas(path: Any, *arguments: Any) -> Any:
     """Run the command to its end, and return what it says."""
     return subprocess.run(
         [sys.executable, "-m", "twisted_sipuas", *arguments],
@@ -50,7 +52,7 @@ def sipuas(path, *arguments):
     )  # fmt: skip
 
 
-def test_is_listed(path):
+def test_is_listed(path: Any) -> None:
     """`sipuas --help-location` lists the kind beside ours, with its form and options."""
     done = sipuas(path, "--help-location")
     assert done.returncode == 0
@@ -61,7 +63,7 @@ def test_is_listed(path):
 
 
 @pytest.mark.parametrize(("days", "target"), [(0, "sip:desk@192.0.2.7"), (2, "sip:voicemail@192.0.2.8")])
-def test_redirects(path, tmp_path, days, target):
+def test_redirects(path: Any, tmp_path: Path, days: Any, target: Any) -> None:
     """A call is redirected by the kind, open today and closed where it is open in two days."""
     today = datetime.now(timezone.utc) + timedelta(minutes=1)  # the test may run over midnight
     day = (today + timedelta(days=days)).strftime("%a").lower()
@@ -76,7 +78,7 @@ def test_redirects(path, tmp_path, days, target):
     assert "redirecting to what office hours from 00:00 to 23:59 says" in server.log
 
 
-def test_mistake(path):
+def test_mistake(path: Any) -> None:
     """A mistake in its text is a usage error of one line, like those of ours."""
     done = sipuas(path, "--location", "hours,days=yesterday:sip:a@h sip:b@h")
     assert done.returncode == 1
@@ -92,7 +94,7 @@ def test_mistake(path):
         (",days=sun", [(6, 12, True), (5, 12, False)]),
     ],
 )
-def test_office_hours(office_hours, text, hours):
+def test_office_hours(office_hours: Any, text: Any, hours: Any) -> None:
     """Office hours begin and end on the minute, on the days that they are for."""
     clock = Clock()
     options = dict(setting.split("=") for setting in text.split(",")[1:])
@@ -116,13 +118,13 @@ def test_office_hours(office_hours, text, hours):
         (TARGETS, {"zone": "Mars/Phobos"}),
     ],
 )
-def test_mistakes(office_hours, argument, options):
+def test_mistakes(office_hours: Any, argument: Any, options: Any) -> None:
     """What makes no office hours is a ValueError."""
     with pytest.raises(ValueError):
         office_hours.make(argument, options, Clock())
 
 
-def test_broken_plugin_in_the_list(path, broken):
+def test_broken_plugin_in_the_list(path: Any, broken: Any) -> None:
     """A plugin that cannot be imported is told of, and every other kind is listed all the same."""
     done = sipuas(os.pathsep.join([path, broken]), "--help-location")
     assert done.returncode == 0
@@ -132,7 +134,7 @@ def test_broken_plugin_in_the_list(path, broken):
 
 
 @pytest.mark.parametrize("location", ["memory:", f"hours:{TARGETS}"])
-def test_broken_plugin_beside_others(path, broken, tmp_path, location):
+def test_broken_plugin_beside_others(path: Any, broken: Any, tmp_path: Path, location: Any) -> None:
     """A server with a kind of ours, or of others, answers whatever else is broken."""
     everything = os.pathsep.join([path, broken])
     server = Example(

@@ -108,9 +108,11 @@ def test_options(make_secure_server: Any) -> None:
 
 
 @pytest.mark.requirement("26.3.1-2")
-def test_sips_uri(make_secure_server):
+def test_sips_uri(make_secure_server: Any) -> None:
     """A request for a SIPS URI is served (26.3.1, 26.2.2)."""
     ask(make_secure_server().connect(), 1, uri="sips:127.0.0.1")
+
+
 def test_old_version(make_secure_server: Any) -> None:
     """TLS 1.1 is refused (RFC 8996)."""
     client = make_secure_server().connect("-tls1_1", "-cipher", "ALL:@SECLEVEL=0")

@@ -95,7 +95,7 @@ def test_values_are_immutable() -> None:
     target = Target("sip:a@h")
     redirection = Redirection([target])
     with pytest.raises(AttributeError):
-        target.q = 1.0  # type: ignore[misc]  # what is tested
+        target.q = 1.0
     with pytest.raises(AttributeError):
         redirection.status = 301  # type: ignore[misc]  # what is tested
     assert target == Target("sip:a@h")

@@ -301,7 +301,8 @@ def test_cseq_contradicts_the_request(cseq: str, reason: str) -> None:
 @pytest.mark.parametrize("name", ["From", "Contact"])
 def test_reason_names_a_field_that_is_read_late(name: str) -> None:
     """What is not parsed before somebody needs it names its field too, if it is malformed (21.4.1)."""
-    received = request(octets(**{name: "<nonsense-from-the-peer"}))
+    fields: dict[str, Any] = {name: "<nonsense-from-the-peer"}
+    received = request(octets(**fields))
     with pytest.raises(MessageSyntaxError) as caught:
         received.contacts if name == "Contact" else received.from_  # noqa: B018  # the properties raise
     assert caught.value.reason == f"Malformed {name} header field"

@@ -210,12 +210,14 @@ def test_address_in_use() -> None:
     network.serve(Server(), host="2001:db8::1")
 
 
-def test_next_address():
+def test_next_address() -> None:
     """A client that was given no address has one that no test gave to another."""
     network = VirtualNetwork()
     server = network.client(Server(), host="192.0.2.1").server
     network.client(server, host="192.0.2.2")
     assert network.client(server).address.host == "192.0.2.3"
+
+
 def test_ipv6() -> None:
     """Addresses may be those of IPv6."""
     network = VirtualNetwork()

@@ -101,7 +101,7 @@ def test_require_in_cancel_and_ack(name: str) -> None:
 @pytest.mark.requirement("20.32-1")
 @pytest.mark.parametrize("within", [False, True], ids=["new", "within a dialog"])
 @pytest.mark.parametrize("method", ["BYE", "INFO", "INVITE", "MESSAGE", "OPTIONS"])
-def test_require_of_every_method(method, within):
+def test_require_of_every_method(method: Any, within: Any) -> None:
     """Require is ignored in no request but ACK and CANCEL, and in no place (20.32)."""
     caller = Caller(Server()).called() if within else Caller(Server())
     if method == "BYE" and not within:
@@ -129,7 +129,7 @@ def test_require_of_every_method(method, within):
     ],
 )
 @pytest.mark.parametrize("value", ["3600", ";;"], ids=["well-formed", "malformed"])
-def test_header_field_of_responses(name, value, caller):
+def test_header_field_of_responses(name: Any, value: Any, caller: Any) -> None:
     """What only a response may have changes nothing in a request, well-formed or not (7.3.2, 20)."""
     stray = ((name, value),)
     statuses = [caller.send(method, headers=stray).last.status for method in ("OPTIONS", "MESSAGE", "INVITE")]
@@ -139,7 +139,7 @@ def test_header_field_of_responses(name, value, caller):
 
 @pytest.mark.requirement("7.3.2-1")
 @pytest.mark.parametrize("name", ["Contact", "Expires", "Record-Route", "Alert-Info", "Organization"])
-def test_header_field_of_other_requests(name):
+def test_header_field_of_other_requests(name: Any) -> None:
     """What BYE or MESSAGE may not have is not looked at there: neither answer nor dialog is other for it (7.3.2)."""
     caller = Caller(Server()).called()
     target = caller.dialog.remote_target
@@ -232,10 +232,10 @@ def test_extension_that_is_applied(caller: Any, status: int) -> None:
     ],
     ids=["none", "another", "supported", "required"],
 )
-def test_reliable_provisional_response(offer, statuses, caller, logged_failures):
+def test_reliable_provisional_response(offer: Any, statuses: Any, caller: Any, logged_failures: Any) -> None:
     """A handler sends a provisional response reliably only to who supports or requires that (RFC 3262, 3)."""
 
-    def answer(request, transaction):
+    def answer(request: Any, transaction: Any) -> Any:
         transaction.respond(request.response(183, headers=[("Require", "100rel"), ("RSeq", "1")]))
         return request.response(486)
 

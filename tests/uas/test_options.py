@@ -49,7 +49,7 @@ STANDARD = frozenset(
 
 @pytest.mark.requirement("20.37-1")
 @pytest.mark.parametrize("server", [UserAgentServer, AnsweringServer, RedirectServer, Registrar])
-def test_supported_extensions_are_standard(server):
+def test_supported_extensions_are_standard(server: Any) -> None:
     """No server of this package says that it supports what no standards-track RFC defines (20.37)."""
     assert set(server.supported) <= STANDARD
     assert Registrar.supported, "so that there is something to look at"

@@ -51,7 +51,7 @@ class Client:
         self.service.message_received(request, self.flow)
         return self.flow.responses[-1] if self.flow.responses else None
 
-    def call(self, uri):
+    def call(self, uri: Any) -> Any:
         """Return what a redirect server that looks into the same store answers to an INVITE for *uri*."""
         flow = RecordingFlow("TCP")
         SIPService(self.clock, RedirectServer([self.store])).message_received(make_request("INVITE", uri), flow)
@@ -92,7 +92,7 @@ def test_query(client: Any) -> None:
 
 @pytest.mark.requirement("19.1.1-1")
 @pytest.mark.parametrize("uri", ["sip:bob@example.com;x=y;z", "sip:bob@example.com;%78=%79"])
-def test_unknown_uri_parameters(client, uri):
+def test_unknown_uri_parameters(client: Any, uri: Any) -> None:
     """URI parameters that nobody knows make no other user, neither in To nor in a Request-URI (19.1.1)."""
     client.register("<sip:bob@192.0.2.1>", to=f"<{uri}>", uri="sip:example.com;x=y")
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
@@ -101,7 +101,7 @@ def test_unknown_uri_parameters(client, uri):
 
 @pytest.mark.requirement("19.1.1-2")
 @pytest.mark.parametrize("rest", [":5070", ";method=BYE", ";maddr=192.0.2.9;ttl=1", ";lr", "?Require=nosuch&Expires=0"])
-def test_uri_parts_out_of_place(client, rest):
+def test_uri_parts_out_of_place(client: Any, rest: Any) -> None:
     """What has no place in To or Request-URI, such as header fields, makes no other user and does nothing (19.1.1)."""
     client.register("<sip:bob@192.0.2.1>", to=f"<sip:bob@example.com{rest}>", uri=f"sip:example.com{rest}")
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
@@ -110,7 +110,7 @@ def test_uri_parts_out_of_place(client, rest):
 
 @pytest.mark.requirement("21.4.10-1")
 @pytest.mark.parametrize("end", ["removed", "expired"])
-def test_binding_that_was_there_once(client, end):
+def test_binding_that_was_there_once(client: Any, end: Any) -> None:
     """Who is registered no more may be so again: a call gets 404, not the 410 of who is gone for good (21.4.10)."""
     client.register("<sip:bob@192.0.2.1>;expires=60")
     if end == "removed":
@@ -240,12 +240,14 @@ def test_old_cseq_changes_nothing(client: Any) -> None:
 
 
 @pytest.mark.requirement("10.3-8")
-def test_too_many_contacts_change_nothing():
+def test_too_many_contacts_change_nothing() -> None:
     """A REGISTER with one contact more than there is room for adds none, and removes none (10.3)."""
     client = Client(limits=Limits(max_contacts=2))
     client.register("<sip:bob@192.0.2.1>")
     assert client.register("<sip:bob@192.0.2.2>", "<sip:bob@192.0.2.3>").status == 403
     assert contacts(client.register()) == ["<sip:bob@192.0.2.1>;expires=3600"]
+
+
 def test_remove_all(client: Any) -> None:
     """Contact "*" with Expires 0 removes every binding (10.3 step 6)."""
     client.register("<sip:bob@192.0.2.1>", "<sip:bob@192.0.2.2>")

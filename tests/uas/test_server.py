@@ -180,7 +180,7 @@ def test_domain(uri: str, status: int) -> None:
 
 
 @pytest.mark.requirement("3262-1")
-def test_required_reliability(call):
+def test_required_reliability(call: Any) -> None:
     """An INVITE that requires reliable provisional responses of a server without them gets none, but 420 (RFC 3262)."""
     call.send(headers=(("Require", "100rel"),))
     assert call.statuses == [420]
