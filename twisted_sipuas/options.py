@@ -62,25 +62,25 @@ _MODES = {
 
 
 def _at_least(least: int, option: str) -> Callable[[str], int]:
-    """Return what reads a whole number for *option*, and raises `ValueError` naming it for anything else."""
+    """Return what reads a whole number for *option*, and raises `usage.UsageError` naming it for anything else."""
 
     def number(text: str) -> int:
         try:
             return whole_number(text, least)
         except ValueError as error:
-            raise ValueError(f"--{option}: {text!r}: {error}") from None
+            raise usage.UsageError(f"--{option}: {text!r}: {error}") from None
 
     return number
 
 
 def _seconds(option: str, may_be_zero: bool = False) -> Callable[[str], float]:
-    """Return what reads a number of seconds for *option*, and raises `ValueError` naming it for anything else."""
+    """Return what reads a number of seconds for *option*, and raises `usage.UsageError` naming it for anything else."""
 
     def number(text: str) -> float:
         try:
             return seconds(text, may_be_zero=may_be_zero)
         except ValueError as error:
-            raise ValueError(f"--{option}: {text!r}: {error}") from None
+            raise usage.UsageError(f"--{option}: {text!r}: {error}") from None
 
     return number
 

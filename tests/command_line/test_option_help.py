@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from twisted.python import usage
 
 from tests.command_line.test_start import sipuas
 from twisted_sipuas.option_help import filled, grouped_options
@@ -91,6 +92,20 @@ def test_values_that_are_shown_are_taken(name: str, value: str) -> None:
     options = Options()
     options.parseOptions([*needed, f"--{name}", value])
     assert options[name] == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-rate", "many"], "--max-rate: 'many': expected a whole number from 0"),
+        (["--lookup-timeout", "0"], "--lookup-timeout: '0': expected a number of seconds"),
+    ],
+)
+def test_wrong_number(arguments: list[str], said: str) -> None:
+    """A number that is none is told in one line, which begins with the option."""
+    with pytest.raises(usage.UsageError) as raised:
+        Options().parseOptions(arguments)
+    assert str(raised.value) == said
 
 
 def test_synopsis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -375,3 +375,31 @@ def test_invite_in_a_dialog_that_the_server_knows(contact: Any) -> None:
     caller.ack().send("BYE")
     assert (caller.statuses, caller.server.heard) == ([200, 200], ["ACK", "BYE received"])
     assert caller.is_over
+
+
+# Requests of ours
+
+
+def test_strict_router() -> None:
+    """A strict router that comes first gets its own URI as Request-URI, and the target as last Route (12.2.1.1)."""
+    strict = "<sip:p1.example.com;transport=tcp>"
+    caller = Caller().called(headers=(("Record-Route", strict), ("Record-Route", "<sip:p2.example.com;lr>")))
+    bye = bye_of(caller)
+    assert str(bye.uri) == "sip:p1.example.com;transport=tcp"
+    assert bye.headers.values("Route") == ["<sip:p2.example.com;lr>", "<sip:alice@192.0.2.1:5060>"]
+    assert str(caller.sender.sent[-1][1]) == "sip:p1.example.com;transport=tcp"
+
+
+@pytest.mark.parametrize(
+    ("contact", "request_uri"),
+    [
+        ("<sip:alice@192.0.2.9?Subject=x>", "sip:alice@192.0.2.9"),
+        ("<sip:alice@192.0.2.9;method=REGISTER>", "sip:alice@192.0.2.9"),
+        ("<sip:192.0.2.9;x=y;Method=REGISTER;z?Subject=x>", "sip:192.0.2.9;x=y;z"),
+        ("<sip:a;method=b@192.0.2.9;method=REGISTER>", "sip:a;method=b@192.0.2.9"),
+    ],
+)
+def test_request_uri_of_a_contact(contact: str, request_uri: str) -> None:
+    """What a Contact may have and a Request-URI may not, headers and method, is left out of it (19.1.1, table 1)."""
+    caller = Caller().called(headers=(("Contact", contact),))
+    assert str(bye_of(caller).uri) == request_uri
