@@ -203,10 +203,10 @@ class Request:
                     self._check_supported(value)
                 is_plain = is_plain and name.lower() not in _OURS_NAMES
             rows.append((name, value))
-        if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
-            raise ValueError("a body needs a content_type")
         response = Response.__new__(Response)
         response._fill(status, reason, rows, body, rule, self._to_has_tag, to_at if is_plain else -1)
+        if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
+            raise ValueError("a body needs a content_type")
         return response
 
     def _check_supported(self, require: str) -> None:
