@@ -98,7 +98,7 @@ def test_opaque(checker: Any) -> None:
 # Right and wrong
 
 
-@pytest.mark.requirement("8760-2", "8760-3")
+@pytest.mark.requirement("26.3.1-3", "8760-2", "8760-3")
 @pytest.mark.parametrize("algorithm", [algorithm.name for algorithm in ALGORITHMS.values()])
 @pytest.mark.parametrize("qop", ["auth", "auth-int"])
 def test_right_digest(checker: Any, algorithm: str, qop: str) -> None:

@@ -72,6 +72,7 @@ def test_nothing_is_looked_up_for_strangers(client: Any) -> None:
     assert client.send(digest, "INVITE", uri).status == 302
 
 
+@pytest.mark.requirement("10.3-12")
 def test_registrar_that_has_none_gets_the_authenticator(client: Redirected, checker: Any) -> None:
     """A redirect server that asks who sends requests does not leave REGISTER open by oversight."""
     assert client.server.registrar.authenticator is client.authenticator

@@ -72,7 +72,7 @@ def asked(user: Any, method: str, uri: str = "sip:bob@example.com") -> Any:
     return server.authenticator is not None and server.needs_authentication(request, RecordingFlow())
 
 
-@pytest.mark.requirement("22.1-1", "22.1-2", "26.3.1-3")
+@pytest.mark.requirement("10.3-12", "22.1-1", "22.1-2", "26.3.1-3")
 @pytest.mark.parametrize("mode", ["redirect", "stateful", "stateless"])
 def test_who_is_asked(mode: Any) -> None:
     """With --auth every role asks for a digest, the registrar too; OPTIONS for the server itself is open (22.1)."""

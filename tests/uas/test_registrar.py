@@ -202,6 +202,14 @@ def test_foreign_address_of_record(to: Any, status: int) -> None:
     assert Client(domains=["example.com"]).register("<sip:bob@192.0.2.1>", to=to).status == status
 
 
+@pytest.mark.requirement("10.3-6")
+def test_foreign_request_uri():
+    """A REGISTER for a domain that is not served gets 404, whoever's address-of-record it has (10.3)."""
+    client = Client(domains=["example.com"])
+    assert client.register("<sip:bob@192.0.2.1>", uri="sip:example.org").status == 404
+    assert contacts(client.register()) == []
+
+
 @pytest.mark.requirement("10.3-16", "10.3-18", "10.3-19", "10.3-20")
 def test_canonical_address_of_record(client: Any) -> None:
     """The address-of-record is taken from To, without parameters, unescaped (10.3 step 5)."""

@@ -229,7 +229,7 @@ def test_cancelled_re_invite() -> None:
     assert caller.invite().last.status == 200
 
 
-@pytest.mark.requirement("12.2.2-1", "12.2.2-2", "12.2.2-7", "12.2.2-8", "12.2.2-9")
+@pytest.mark.requirement("12.2.2-1", "12.2.2-2", "12.2.2-7", "12.2.2-8", "12.2.2-9", "13.3.1-3", "15.1.2-3")
 def test_order() -> None:
     """A CSeq number below the peer's latest gets 500; a gap is taken (12.2.2)."""
     caller = Caller().called()
@@ -237,6 +237,7 @@ def test_order() -> None:
     assert caller.send("INFO", cseq=9).last.status == 500
     assert caller.send("INFO", cseq=12).last.status == 200
     assert caller.dialog.remote_sequence == 12
+    assert caller.send("INVITE", cseq=11).last.status == 500
     assert caller.send("BYE", cseq=11).last.status == 500
     assert caller.dialog.state is DialogState.CONFIRMED
     assert caller.send("INFO", cseq=20, headers=(("Require", "nosuch"),)).last.status == 420
