@@ -203,7 +203,7 @@ def test_foreign_address_of_record(to: Any, status: int) -> None:
 
 
 @pytest.mark.requirement("10.3-6")
-def test_foreign_request_uri():
+def test_foreign_request_uri() -> None:
     """A REGISTER for a domain that is not served gets 404, whoever's address-of-record it has (10.3)."""
     client = Client(domains=["example.com"])
     assert client.register("<sip:bob@192.0.2.1>", uri="sip:example.org").status == 404
