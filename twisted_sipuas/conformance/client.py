@@ -151,15 +151,22 @@ class Client:
             raise NotJudged(f"only {exchange.answers[-1].name} within {self.target.timeout:g} s")
         raise Broken("no answer")
 
-    def wait(self, exchange: Exchange, seconds: float | None = None) -> None:
-        """Wait until *exchange* has a final response, but no longer than *seconds*; by UDP the request is resent."""
+    def wait(self, exchange: Exchange, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the final response to *exchange*, or what makes *until* true, but no longer than *seconds*.
+
+        By UDP the request is sent again until there is any response (17.1.1.2, 17.1.2.2).
+        """
         end = self.wire.now() + (self.target.timeout if seconds is None else seconds)
         interval = _T1
-        while exchange.final is None and (left := end - self.wire.now()) > 0:
-            self.gather(min(interval, left), until=lambda: exchange.final is not None)
-            if exchange.final is None and not exchange.answers and left > interval:
+
+        def is_over() -> bool:
+            return exchange.final is not None or until()
+
+        while not is_over() and (left := end - self.wire.now()) > 0:
+            self.gather(min(interval, left), until=is_over)
+            if not is_over() and not exchange.answers and left > interval:
                 if exchange.channel.transport == "UDP":
-                    self.transmit(exchange.octets, exchange.channel)
+                    self.transmit(exchange.octets, exchange.channel, "again")
                 interval = min(2 * interval, _T2)
 
     def gather(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -199,7 +206,7 @@ class Client:
         if answer.status < 300:
             self.transmit(self.within(exchange, "ACK", headers=tuple(headers)).octets, exchange.channel)
             return
-        ack = _on_branch(exchange.request, "ACK", answer.headers.get("To"), headers)
+        ack = _on_branch(exchange.request, "ACK", _on_one_line(answer.headers.get("To") or ""), headers)
         self.transmit(ack.to_bytes(), exchange.channel)
 
     def cancel(self, exchange: Exchange, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
@@ -214,13 +221,13 @@ class Client:
         answer = exchange.final or exchange.provisional
         assert answer is not None
         number = exchange.request.cseq.number + (0 if method == "ACK" else 1)
-        routes = [("Route", value) for value in reversed(answer.headers.values("Record-Route"))]
+        routes = [("Route", _on_one_line(value)) for value in reversed(answer.values("Record-Route"))]
         fields["headers"] = (*routes, *fields.get("headers", ()))
         return self.prepare(
             method,
             self._remote_target(answer),
             channel=exchange.channel,
-            to=answer.headers.get("To") or "",
+            to=_on_one_line(answer.headers.get("To") or ""),
             from_=exchange.request.from_.text.partition(";tag=")[0],
             from_tag=exchange.request.from_.tag,
             call_id=exchange.request.call_id,
@@ -310,7 +317,7 @@ class Client:
 
     def _remote_target(self, answer: Answer) -> str:
         try:
-            return NameAddr(answer.headers.values("Contact")[0]).uri_text
+            return str(NameAddr(answer.headers.values("Contact")[0]).uri)
         except (IndexError, MessageSyntaxError):
             return self.target.uri
 
@@ -366,3 +373,8 @@ def _on_branch(request: Request, method: str, to: str | None, headers: Sequence[
         *headers,
     ]
     return Request(method, request.uri_text, rows)
+
+
+def _on_one_line(text: str) -> str:
+    """Return what a server put into a header field as it may go into one of ours."""
+    return "".join(" " if character in "\r\n\0" else character for character in text)

@@ -100,7 +100,7 @@ def merged_request_gets_482(client: Client) -> None:
     method = client.method if client.channel.transport == "UDP" else "INVITE"  # by TCP Timer J is zero
     first = client.send(method, acknowledges=False)
     if method == "INVITE" and client.final(first).status < 300:
-        raise NotJudged("INVITE was accepted, and no transaction of another method lasts by TCP")
+        raise NotJudged("INVITE was accepted, which ends its transaction, and no other lasts")
     request = first.request
     client.final(first)
     second = client.ask(
@@ -201,7 +201,8 @@ def _answered_405(client: Client) -> Answer:
         for answer in exchange.answers:
             if answer.status == 405:
                 return answer
-    answer = client.ask("PUBLISH")
-    if answer.status != 405:
+    exchange = client.send("PUBLISH")
+    client.wait(exchange)
+    if exchange.final is None or exchange.final.status != 405:
         raise NotJudged("no method got 405")
-    return answer
+    return exchange.final

@@ -1,6 +1,6 @@
 """Is what the grammar allows understood, and what it forbids refused? (7, 19, 25, and torture messages of RFC 4475)
 
-RFC 4475 is informational: what its messages try follows from the grammar, so that their level is IS.
+RFC 4475 is informational. What it has understood follows from the grammar: IS; what it has refused, it says SHOULD be.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def unknown_uri_parameter(client: Client) -> None:
 # What has to be refused
 
 
-@judges("4475-3.3.1", Level.IS, "a request without Call-ID, From and To gets 400")
+@judges("4475-3.3.1", Level.SHOULD, "a request without Call-ID, From and To gets 400")
 def missing_header_fields(client: Client) -> None:
-    _expect_400(client, client.ask(without=("Call-ID", "From", "To")), "a request without Call-ID, From and To")
+    _expect_400(client.ask(without=("Call-ID", "From", "To")), "a request without Call-ID, From and To")
 
 
 @judges("21.4.1-1", Level.SHOULD, "the reason phrase of a 400 names the fault")
@@ -110,50 +110,49 @@ def reason_names_the_fault(client: Client) -> None:
         raise Broken(f"the reason phrase is {answer.reason!r}")
 
 
-@judges("4475-3.1.2.17", Level.IS, "a method in CSeq that is not the request's gets 400")
+@judges("4475-3.1.2.17", Level.SHOULD, "a method in CSeq that is not the request's gets 400")
 def cseq_of_another_method(client: Client) -> None:
-    _expect_400(client, client.ask(reword=_with_another_cseq_method), "another method in CSeq")
+    _expect_400(client.ask(reword=_with_another_cseq_method), "another method in CSeq")
 
 
-@judges("4475-3.1.2.4", Level.IS, "a CSeq number past 2**32-1 gets 400")
+@judges("4475-3.1.2.4", Level.SHOULD, "a CSeq number past 2**32-1 gets 400")
 def huge_cseq(client: Client) -> None:
     answer = client.ask(reword=lambda octets: octets.replace(b"\r\nCSeq: 1 ", b"\r\nCSeq: 36893488147419103232 "))
-    _expect_400(client, answer, "CSeq 36893488147419103232")
+    _expect_400(answer, "CSeq 36893488147419103232")
 
 
-@judges("4475-3.1.2.3", Level.IS, "a negative Content-Length gets 400", transports=("UDP",))
+@judges("4475-3.1.2.3", Level.SHOULD, "a negative Content-Length gets 400", transports=("UDP",))
 def negative_content_length(client: Client) -> None:
     answer = client.ask(reword=lambda octets: octets.replace(b"Content-Length: 0", b"Content-Length: -999"))
-    _expect_400(client, answer, "Content-Length: -999")
+    _expect_400(answer, "Content-Length: -999")
 
 
-@judges("4475-3.1.2.6", Level.IS, "a To with an unbalanced quote gets 400")
+@judges("4475-3.1.2.6", Level.SHOULD, "a To with an unbalanced quote gets 400")
 def unbalanced_quote(client: Client) -> None:
     answer = client.ask(to=f'"Mr. J. User <{client.target.uri}>')
-    _expect_400(client, answer, "an unbalanced quote in To")
+    _expect_400(answer, "an unbalanced quote in To")
 
 
-@judges("4475-3.1.2.7", Level.IS, "a Request-URI in angle brackets gets 400")
+@judges("4475-3.1.2.7", Level.SHOULD, "a Request-URI in angle brackets gets 400, or is served")
 def request_uri_in_brackets(client: Client) -> None:
-    answer = client.ask(uri=f"<{client.target.uri}>")
-    _expect_400(client, answer, "a Request-URI in angle brackets")
+    _expect_400_or_usual(client, client.ask(uri=f"<{client.target.uri}>"), "a Request-URI in angle brackets")
 
 
-@judges("4475-3.1.2.8", Level.IS, "a Request-URI with white space inside gets 400")
+@judges("4475-3.1.2.8", Level.SHOULD, "a Request-URI with white space inside gets 400, or is served")
 def request_uri_with_space(client: Client) -> None:
     uri = client.target.uri.encode()
     answer = client.ask(reword=lambda octets: octets.replace(b" " + uri + b" ", b" " + uri + b"; lr ", 1))
-    _expect_400(client, answer, "a Request-URI with white space inside")
+    _expect_400_or_usual(client, answer, "a Request-URI with white space inside")
 
 
-@judges("4475-3.1.2.16", Level.IS, "another SIP-Version gets 505")
+@judges("4475-3.1.2.16", Level.SHOULD, "another SIP-Version gets 505")
 def another_version(client: Client) -> None:
     answer = client.ask(reword=lambda octets: octets.replace(b" SIP/2.0\r\n", b" SIP/7.0\r\n", 1))
     if answer.status != 505:
         raise Broken(f"SIP/7.0 got {answer.name}")
 
 
-@judges("4475-3.3.8", Level.IS, "two values where one may be get 400")
+@judges("4475-3.3.8", Level.SHOULD, "two values where one may be get 400")
 def repeated_header_fields(client: Client) -> None:
     headers = (("Call-ID", "another"), ("CSeq", f"8 {client.method}"), ("To", "<sip:another@example.com>"))
 
@@ -162,12 +161,18 @@ def repeated_header_fields(client: Client) -> None:
         rows = "".join(f"\r\n{name}: {value}" for name, value in headers)
         return head + rows.encode() + b"\r\n\r\n" + body
 
-    _expect_400(client, client.ask(reword=doubled), "two of Call-ID, CSeq and To")
+    _expect_400(client.ask(reword=doubled), "two of Call-ID, CSeq and To")
 
 
-def _expect_400(client: Client, answer: Answer, what: str) -> None:
+def _expect_400(answer: Answer, what: str) -> None:
     if answer.status != 400:
         raise Broken(f"{what} got {answer.name}")
+
+
+def _expect_400_or_usual(client: Client, answer: Answer, what: str) -> None:
+    """RFC 4475 lets a server be liberal here."""
+    if answer.status != client.usual(client.method).status:
+        _expect_400(answer, what)
 
 
 def _with_another_cseq_method(octets: bytes) -> bytes:

@@ -106,6 +106,8 @@ def ack_is_not_answered(client: Client) -> None:
     transports=_UDP,
 )
 def repeated_request_gets_same_response(client: Client) -> None:
+    if client.method == "INVITE":
+        raise NotJudged("OPTIONS is not answered")
     exchange = client.send()
     first = client.final(exchange)
     for again in client.resend(exchange):
