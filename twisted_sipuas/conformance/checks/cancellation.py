@@ -32,7 +32,10 @@ def cancel_has_the_tag(client: Client) -> None:
     answer = client.final(cancel)
     if answer.status != 200:
         raise NotJudged(f"CANCEL got {answer.name}")
+    client.wait(invite)
     tags = [response.to_tag for response in invite.answers if response.status > 100]
+    if not tags:
+        raise NotJudged("the INVITE got no response but 100")
     if answer.to_tag != tags[0]:
         raise Broken(f"tag={answer.to_tag}, and tag={tags[0]} for the INVITE")
 

@@ -27,6 +27,7 @@ def invite_is_answered_at_once(client: Client) -> None:
 
 @judges("17.2.1-4", Level.SHOULD_NOT, "a 100 has no To tag", roles=_INVITED)
 def trying_has_no_tag(client: Client) -> None:
+    client.specimen("INVITE")
     tryings = [answer for exchange in client.exchanges for answer in exchange.answers if answer.status == 100]
     if not tryings:
         raise NotJudged("no 100 came")
