@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ from twisted_sipuas.testing.ladder import Ladder, Passed, read
 
 __all__ = ["LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
 
-MOST_MESSAGES = 800
+MOST_MESSAGES = 500
 """Messages sent in one run; past that nothing more is judged."""
 LONGEST_RUN = 300.0
 """Seconds that a run may take; past that nothing more is judged."""
+_MOST_KEPT = 100  # answers to one request, and requests of the server's
 _GAP = 0.02  # seconds between two messages of ours
 _T1, _T2 = 0.5, 4.0
 
@@ -66,6 +68,7 @@ class Client:
         self._extra: list[Channel] = []  # likewise
         self._started_at = wire.now()
         self._next_at = 0.0
+        self._backlog: deque[Arrival] = deque(maxlen=_MOST_KEPT)  # what came while it was not time to send
 
     # What a check sends
 
@@ -125,7 +128,10 @@ class Client:
         )
         request = draft.request()
         octets = request.to_bytes()
-        return self._known(request, octets if reword is None else reword(octets), channel, draft.branch, acknowledges)
+        octets = octets if reword is None else reword(octets)
+        exchange = self._known(request, octets, channel, draft.branch, acknowledges and not draft.without)
+        exchange.is_over = bool(draft.without)  # no ACK and no BYE can be made of what is not there
+        return exchange
 
     def send(self, method: str | None = None, uri: str | None = None, **fields: Any) -> Exchange:
         """Send a request, and return at once; *fields* are those of `prepare`."""
@@ -172,10 +178,15 @@ class Client:
     def gather(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Take what comes within *seconds*, or before something came that makes *until* true."""
         end = self.wire.now() + seconds
-        while not until() and (left := end - self.wire.now()) > 0:
-            arrival = self.wire.receive(left)
-            if arrival is not None:
-                self._take(arrival)
+        while not until():
+            if self._backlog:
+                self._take(self._backlog.popleft())
+            elif (left := end - self.wire.now()) > 0:
+                arrival = self.wire.receive(left)
+                if arrival is not None:
+                    self._take(arrival)
+            else:
+                return
 
     def resend(self, exchange: Exchange) -> list[Answer]:
         """Send the request of *exchange* again, and return what comes for it next; raises `Broken` if nothing does."""
@@ -188,9 +199,9 @@ class Client:
 
     def transmit(self, octets: bytes, channel: Channel, note: str = "") -> None:
         """Send *octets* as they are, once it is time for another message; raises `NotJudged` past the bounds."""
-        if self.sent_count >= MOST_MESSAGES or self.wire.now() - self._started_at > LONGEST_RUN:
+        if self.sent_count >= MOST_MESSAGES or self.wire.now() - self._started_at >= LONGEST_RUN:
             raise NotJudged("the run has reached its bound")
-        self.gather(self._next_at - self.wire.now())
+        self._pause()
         self._next_at = self.wire.now() + _GAP
         self.sent_count += 1
         self._note(octets, channel, is_ours=True, note=note)
@@ -309,6 +320,13 @@ class Client:
 
     # Inside
 
+    def _pause(self) -> None:
+        """Wait until it is time for another message; what comes meanwhile is taken later, for it may want an ACK."""
+        while (left := self._next_at - self.wire.now()) > 0:
+            arrival = self.wire.receive(left)
+            if arrival is not None:
+                self._backlog.append(arrival)
+
     def _known(self, request: Request, octets: bytes, channel: Channel, branch: str, acknowledges: bool) -> Exchange:
         exchange = Exchange(request, octets, channel, branch, self.wire.now(), acknowledges=acknowledges)
         self.exchanges.append(exchange)
@@ -334,7 +352,8 @@ class Client:
         exchange = self._asked(answer)
         if exchange is None:
             return
-        exchange.answers.append(answer)
+        if len(exchange.answers) < _MOST_KEPT:
+            exchange.answers.append(answer)
         if exchange.method == "INVITE" and answer.is_final and exchange.acknowledges:
             self.ack(exchange, answer)
 
@@ -350,10 +369,10 @@ class Client:
     def _take_request(self, arrival: Arrival) -> None:
         """Take note of a request of the server's, and answer it 200, that it may not be sent again."""
         message = read(arrival.octets)
-        if isinstance(message, Request):
+        if isinstance(message, Request) and len(self.requests) < _MOST_KEPT:
             self.requests.append(message)
             if message.method != "ACK":
-                arrival.channel.send(message.response(200).to_bytes(secrets.token_hex(4)))
+                self.transmit(message.response(200).to_bytes(secrets.token_hex(4)), arrival.channel)
 
     def _note(self, octets: bytes, channel: Channel, *, is_ours: bool, note: str = "") -> None:
         ends = (channel.local, self.wire.server) if is_ours else (self.wire.server, channel.local)

@@ -23,10 +23,10 @@ __all__ = ["main"]
 _SERVER = re.compile(r"(udp|tcp|tls):(\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+)(?::(\d{1,5}))?", re.IGNORECASE)
 
 _EPILOG = f"""\
-It sends what a telephone might, one message after the other and 50 a second at
-most, {MOST_MESSAGES} in a run and for {LONGEST_RUN:g} seconds; some of it is malformed on purpose. Use it
-on servers that are yours, or whose owner knows. As registrar it changes the
-bindings of --aor and removes them again; an address-of-record that has
+It sends what a telephone might, one message after the other, 50 a second and
+{MOST_MESSAGES} in a run at most, for {LONGEST_RUN:g} seconds; some of it is malformed on purpose.
+Use it on servers that are yours, or whose owner knows. As registrar it changes
+the bindings of --aor and removes them again; an address-of-record that has
 bindings before is not used. As uas it makes calls, and ends them.
 
 Levels are those of RFC 2119; IS marks what RFC 3261 states without them. "Not
@@ -85,12 +85,14 @@ def _user_agent(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m twisted_sipuas.conformance",
-        description="Print which requirements of RFC 3261 hold for a SIP server, as seen from outside.",
+        description="Print which requirements of RFC 3261 a SIP server keeps, seen from outside.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
     )
     parser.add_argument("server", type=_server, nargs="?", help="udp:HOST[:PORT], tcp:HOST[:PORT] or tls:HOST[:PORT]")
-    parser.add_argument("--role", choices=ROLES, required=True, help="what it is judged as")
+    parser.add_argument(
+        "--role", choices=ROLES, required=True, metavar="ROLE", help=f"what it is judged as: {', '.join(ROLES)}"
+    )
     parser.add_argument("--uri", type=_uri, help="the Request-URI; for a registrar its domain (default: sip:HOST)")
     parser.add_argument(
         "--aor", type=_address_of_record, help="registrar: whose bindings are changed (default: sip:conformance@HOST)"
@@ -128,7 +130,11 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
     except (StartError, Unusable) as fault:
         sys.stderr.write(f"{parser.prog}: {fault}\n")
         return 2
-    results = _judged(client, checks, options.json)
+    try:
+        results = _judged(client, checks, options.json)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: interrupted\n")
+        return 130
     if options.trace:
         _print("", str(client.ladder))
     return exit_status(results, options.strict)

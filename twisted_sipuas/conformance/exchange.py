@@ -82,7 +82,8 @@ class Answer:
 
     @property
     def vias(self) -> list[Via]:
-        """The Via values; raises `Broken` for one that is malformed."""
+        """The Via values, one at least; raises `Broken` if there is none, and for one that is malformed."""
+        self.text("Via")
         try:
             return [Via(value) for value in self.values("Via")]
         except MessageSyntaxError:

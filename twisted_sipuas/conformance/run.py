@@ -50,7 +50,7 @@ def acquaint(client: Client) -> None:
             if bound:
                 raise Unusable(f"{client.target.aor} has bindings, which would be lost; --aor names another")
     except NotJudged as fault:
-        raise Unusable(str(fault)) from None
+        raise Unusable(f"{client.wire.server} by {client.wire.transport}: {fault}") from None
     except Broken as fault:
         raise Unusable(f"the answer cannot be read: {fault}") from None
     finally:
