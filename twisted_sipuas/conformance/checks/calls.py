@@ -75,9 +75,9 @@ def offer_is_made(client: Client) -> None:
 @judges("13.3.1.4-6", Level.IS, "the 2xx is sent again until its ACK, by any transport", roles=_UAS)
 def acceptance_is_sent_again(client: Client) -> None:
     exchange = client.call(acknowledges=False)
-    client.gather(1.2, until=lambda: len(exchange.finals) > 1)
+    client.gather(2.5, until=lambda: len(exchange.finals) > 1)
     if len(exchange.finals) < 2:
-        raise Broken("one 2xx within 1.2 s without an ACK")
+        raise Broken("one 2xx within 2.5 s without an ACK")
 
 
 @judges("13.3.1.4-6", Level.IS, "the 2xx is not sent again after its ACK", roles=_UAS)
@@ -85,8 +85,8 @@ def acceptance_ends_with_ack(client: Client) -> None:
     exchange = client.call()
     client.gather(0.2)
     count = len(exchange.finals)
-    client.gather(1.5)
-    if len(exchange.finals) > count:
+    client.gather(1.7)
+    if len(exchange.finals) > count + 1:  # one may have crossed the ACK
         raise Broken(f"{len(exchange.finals) - count} more after the ACK")
 
 

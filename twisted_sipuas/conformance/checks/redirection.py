@@ -89,8 +89,8 @@ def ack_is_absorbed(client: Client) -> None:
     client.final(exchange)
     count = len(exchange.answers)
     client.gather(1.7)
-    if len(exchange.answers) > count:
-        raise Broken(f"{exchange.answers[-1].name} after the ACK")
+    if len(exchange.answers) > count + 1:  # one may have crossed the ACK
+        raise Broken(f"{exchange.answers[-1].name} came {len(exchange.answers) - count} times after the ACK")
 
 
 def _redirection(client: Client) -> Answer:

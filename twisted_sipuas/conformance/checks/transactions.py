@@ -12,17 +12,20 @@ _INVITED = ("redirect", "uas")
 _UDP = ("UDP",)
 _STREAMS = ("TCP", "TLS")
 _LATE = 0.5  # seconds: the 200 ms of 17.2.1, and time for a busy network
+_ATTEMPTS = 3  # of which one has to be in time, for a machine may be busy
 
 
 @judges("17.2.1-2", Level.MUST, "an INVITE gets 100, or another response within 200 ms", roles=_INVITED)
 def invite_is_answered_at_once(client: Client) -> None:
-    exchange = client.send("INVITE")
-    client.gather(client.target.timeout, until=lambda: bool(exchange.answers))
-    if not exchange.answers:
-        raise Broken("no answer")
-    seconds = exchange.answers[0].time - exchange.sent_at
-    if seconds > _LATE:
-        raise Broken(f"{exchange.answers[0].name} after {seconds:.1f} s, and nothing before")
+    for _ in range(_ATTEMPTS):
+        exchange = client.send("INVITE")
+        client.gather(client.target.timeout, until=lambda: bool(exchange.answers))  # noqa: B023  # called at once
+        if not exchange.answers:
+            raise Broken("no answer")
+        seconds = exchange.answers[0].time - exchange.sent_at
+        if seconds <= _LATE:
+            return
+    raise Broken(f"{exchange.answers[0].name} after {seconds:.1f} s, and nothing before")
 
 
 @judges("17.2.1-4", Level.SHOULD_NOT, "a 100 has no To tag", roles=_INVITED)
@@ -47,9 +50,9 @@ def repeated_invite_gets_response(client: Client) -> None:
 @judges("17.2.1-14", Level.IS, "a refusal is sent again until its ACK", roles=_INVITED, transports=_UDP)
 def refusal_is_sent_again(client: Client) -> None:
     exchange, _ = _refused(client)
-    client.gather(1.2, until=lambda: len(exchange.finals) > 1)
+    client.gather(2.5, until=lambda: len(exchange.finals) > 1)
     if len(exchange.finals) < 2:
-        raise Broken("one final response within 1.2 s without an ACK")
+        raise Broken("one final response within 2.5 s without an ACK")
 
 
 @judges("17.2.1-12", Level.IS, "a refusal is not sent again by a stream", roles=_INVITED, transports=_STREAMS)
@@ -74,8 +77,8 @@ def ack_ends_retransmissions(client: Client) -> None:
     client.gather(0.1)
     count = len(exchange.finals)
     client.gather(1.7)
-    if len(exchange.finals) > count:
-        raise Broken(f"{answer.name} came again after the ACK")
+    if len(exchange.finals) > count + 1:  # one may have crossed the ACK
+        raise Broken(f"{answer.name} came {len(exchange.finals) - count} times after the ACK")
 
 
 @judges("17.2.1-17", Level.IS, "further ACKs are absorbed", roles=_INVITED)
