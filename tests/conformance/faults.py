@@ -221,6 +221,7 @@ SYNTAX = {
     "names_have_no_case": Case("uas", lambda: replies("400 Bad Request", "\r\nfROM:")),
     "white_space_around_colons": Case("uas", lambda: replies("400 Bad Request", "\r\nFrom \t :")),
     "folded_header_fields": Case("uas", lambda: replies("400 Bad Request", "\r\n  <")),
+    "folded_cseq": Case("uas", lambda: replies("400 Bad Request", r"CSeq: \d+\r\n")),
     "odd_method_is_answered": Case("uas", lambda: replies("400 Bad Request", "^!interesting")),
     "escaped_user": Case("redirect", lambda: replies("404 Not Found", "^INVITE sip:%")),
     "long_values": Case("uas", lambda: replies("400 Bad Request", "extreme proportion")),

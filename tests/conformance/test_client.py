@@ -93,6 +93,25 @@ def test_without_options_invite_is_used():
     assert len([result for result in results if result.outcome is Outcome.HOLDS]) > 50
 
 
+def test_a_server_that_dies():
+    """Where a server ceases to answer, one check says so, and the rest is not judged: nothing is held against it."""
+    seen = []
+
+    def die(text):
+        if "Content-Length: 9999" in text:
+            seen.append(text)
+        return None if seen else text
+
+    client = client_of("uas", "UDP", Fault(to_server=die))
+    acquaint(client)
+    results = list(run(client, chosen("uas", "UDP", ["18.3"])))
+    assert [(result.check.id, result.outcome, result.remark) for result in results] == [
+        ("18.3-1", Outcome.HOLDS, ""),
+        ("18.3-4", Outcome.BROKEN, "no answer"),
+        ("18.3-5", Outcome.NOT_JUDGED, "nothing is answered since the check of 18.3-4"),
+    ]
+
+
 def test_a_server_that_says_nothing():
     """A server that answers nothing is not judged."""
     with pytest.raises(Unusable, match=r"198\.51\.100\.1:5060 does not answer OPTIONS by UDP"):

@@ -62,6 +62,8 @@ class Client:
         """The method of a request that changes nothing, and that this server answers."""
         self.unanswered: set[str] = set()
         """Methods that this server does not answer at all."""
+        self.unanswered_count = 0
+        """How many requests got no response that was waited for."""
         self._usual: dict[str, Exchange | None] = {}
         self._channel: Channel | None = None
         self._open: list[Exchange] = []  # of the check that is being made
@@ -155,6 +157,7 @@ class Client:
             raise NotJudged(f"{exchange.method} is not answered")
         if exchange.answers:
             raise NotJudged(f"only {exchange.answers[-1].name} within {self.target.timeout:g} s")
+        self.unanswered_count += 1
         raise Broken("no answer")
 
     def wait(self, exchange: Exchange, seconds: float | None = None, until: Callable[[], bool] = lambda: False) -> None:

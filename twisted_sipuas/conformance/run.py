@@ -58,9 +58,19 @@ def acquaint(client: Client) -> None:
 
 
 def run(client: Client, checks: Iterable[Check]) -> Iterator[Result]:
-    """Make *checks* in turn, and yield what comes of each."""
+    """Make *checks* in turn, and yield what comes of each.
+
+    A server that has ceased to answer anything is not judged any further.
+    """
+    last: str | None = None
     for check in checks:
+        if last is not None:
+            yield Result(check, Outcome.NOT_JUDGED, f"nothing is answered since the check of {last}")
+            continue
+        unanswered = client.unanswered_count
         yield judge(client, check)
+        if client.unanswered_count > unanswered and not _answers(client):
+            last = check.id
     if client.target.role == "registrar":
         _remove_bindings(client)
 
@@ -86,6 +96,17 @@ def _finish(client: Client) -> None:
         client.finish()
     except (Broken, NotJudged, MessageSyntaxError):
         pass  # what cannot be ended is left to the server's own timers
+
+
+def _answers(client: Client) -> bool:
+    """Whether the server answers a plain request."""
+    try:
+        client.ask()
+    except (Broken, NotJudged, MessageSyntaxError):
+        return False
+    finally:
+        _finish(client)
+    return True
 
 
 def _remove_bindings(client: Client) -> None:

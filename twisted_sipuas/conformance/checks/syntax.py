@@ -54,6 +54,12 @@ def folded_header_fields(client: Client) -> None:
     client.expect_usual(client.ask(reword=_folded))
 
 
+@judges("4475-3.1.1.1", Level.IS, "CSeq may be folded between number and method")
+def folded_cseq(client: Client) -> None:
+    fold = rb"\r\nCSeq: \1\r\n  "
+    client.expect_usual(client.ask(reword=lambda octets: re.sub(rb"\r\nCSeq: (\d+) ", fold, octets)))
+
+
 @judges("4475-3.1.1.2", Level.IS, "a method of odd characters is answered", roles=("redirect", "uas", "stateless"))
 def odd_method_is_answered(client: Client) -> None:
     answer = client.ask(_ODD_METHOD)
@@ -199,5 +205,4 @@ def _spaced(octets: bytes) -> bytes:
 
 def _folded(octets: bytes) -> bytes:
     """A line break with white space behind it, where the grammar has LWS."""
-    folded = octets.replace(b"\r\nFrom: ", b"\r\nFrom:\r\n  ").replace(b"\r\nTo: ", b"\r\nTo:\r\n\t")
-    return re.sub(rb"\r\nCSeq: (\d+) ", rb"\r\nCSeq: \1\r\n  ", folded)
+    return octets.replace(b"\r\nFrom: ", b"\r\nFrom:\r\n  ").replace(b"\r\nTo: ", b"\r\nTo:\r\n\t")
