@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.servers import client_of
 from tests.conformance.virtual import Fault, VirtualWire, ignores, replies, status, without
+from twisted_sipuas.conformance import CHECKS
 from twisted_sipuas.conformance.command import main
 from twisted_sipuas.conformance.wire import StreamReader
 
@@ -196,3 +198,9 @@ def test_stream_reader_is_bounded():
     reader.receive(b"x" * 70_000)
     assert reader.next_message() == b"x" * 70_000
     assert reader.next_message() is None
+
+
+def test_the_page_counts_right():
+    """The page about the command says how many checks there are, and for how many requirements."""
+    page = (Path(__file__).parents[2] / "docs" / "checking-a-server.md").read_text()
+    assert f"There are {len(CHECKS)} checks for {len({check.id for check in CHECKS})} requirements" in page
