@@ -198,7 +198,9 @@ STATELESS = {
 TRANSPORTS = {
     "listens_by_tcp_too": Case("uas", lambda: Fault(listens_by_tcp=False)),
     "name_gets_received": Case("uas", lambda: altered(r";received=[^;\r]*", "")),
-    "received_is_the_source": Case("uas", lambda: altered(r";received=[^;\r]*", ";received=203.0.113.9")),
+    "received_is_the_source": Case(
+        "uas", lambda: altered(r";received=[^;\r]*", ";received=203.0.113.9", of="client.invalid")
+    ),
     "response_goes_to_sent_by_port": Case("uas", lambda: Fault(is_misdirected=True)),
     "rport_is_filled_in": Case("uas", lambda: altered(r";rport=\d+", ";rport=1")),
     "response_goes_back": Case("uas", lambda: Fault(port=5070)),

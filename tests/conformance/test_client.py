@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conformance.servers import SERVERS, client_of
-from tests.conformance.virtual import HOST, Fault, both, doubled, followed, ignores, status
+from tests.conformance.virtual import HOST, Fault, altered, both, doubled, followed, ignores, status
 from twisted_sipuas.conformance import CHECKS, Outcome, Unusable, acquaint, chosen, judge, run
 from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES
 from twisted_sipuas.syntax.message import Request
@@ -91,6 +91,14 @@ def test_without_options_invite_is_used():
     results = list(run(client, chosen("uas", "UDP")))
     assert [result.check.id for result in results if result.outcome is Outcome.BROKEN] == ["11-1"]
     assert len([result for result in results if result.outcome is Outcome.HOLDS]) > 50
+
+
+@pytest.mark.parametrize("name", ["received_is_the_source", "rport_is_filled_in"])
+def test_a_nat_between(name):
+    """Where the server sees another address than ours, as behind a NAT, what it says of it is not held against it."""
+    client = client_of("uas", "UDP", altered(r";received=[^;\r]*", ";received=203.0.113.9"))
+    client.specimen("OPTIONS")
+    assert judge(client, BY_NAME[name]).outcome is Outcome.NOT_JUDGED
 
 
 def test_a_server_that_dies():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import socket
 import sys
@@ -132,11 +133,14 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
         return 2
     try:
         results = _judged(client, checks, options.json)
+        if options.trace:
+            _print("", str(client.ladder))
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted\n")
         return 130
-    if options.trace:
-        _print("", str(client.ladder))
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return exit_status(results, options.strict)
 
 

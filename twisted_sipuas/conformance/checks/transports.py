@@ -39,8 +39,11 @@ def received_is_the_source(client: Client) -> None:
     received = _top_via_of_name(client).get("received")
     if received is None:
         raise NotJudged("there is no received")
-    if received.strip("[]") != client.channel.local.host:
-        raise Broken(f"received={received}, sent from {client.channel.local.host}")
+    if received.strip("[]") == client.channel.local.host:
+        return
+    if client.usual(client.method).vias[0].parameters.get("received") == received:
+        raise NotJudged(f"received={received} in every response; a NAT between would do that")
+    raise Broken(f"received={received}, sent from {client.channel.local.host}")
 
 
 @judges("18.2.2-8", Level.MUST, "without rport a response goes to the port of sent-by", transports=_UDP)
@@ -61,10 +64,13 @@ def rport_is_filled_in(client: Client) -> None:
     parameters = answer.vias[0].parameters
     if parameters.get("rport") is None:
         raise NotJudged("rport is left empty: it does not support RFC 3581, which is an extension")
-    if parameters.get("rport") != str(answer.channel.local.port):
-        raise Broken(f"rport={parameters.get('rport')}, sent from port {answer.channel.local.port}")
-    if "received" not in parameters:
+    received, local = parameters.get("received"), answer.channel.local
+    if received is None:
         raise Broken("rport without received")
+    if received.strip("[]") != local.host:
+        raise NotJudged(f"received={received}, sent from {local.host}; a NAT between would do that")
+    if parameters["rport"] != str(local.port):
+        raise Broken(f"rport={parameters['rport']}, sent from port {local.port}")
 
 
 @judges("3581-2", Level.MUST, "with rport a response goes back from where to where the request came", transports=_UDP)
