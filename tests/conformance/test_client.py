@@ -67,6 +67,17 @@ def test_no_call_is_left(server):
             assert call_id in [bye.request.headers.get("Call-ID") for bye in byes]
 
 
+def test_a_call_that_is_answered_late_is_ended():
+    """A call that is taken after the check is over has its ACK and its BYE at the end of the next."""
+    client = client_of("slow", "TCP")
+    late = client.send("INVITE")
+    client.finish()
+    client.gather(3)
+    assert late.final is not None
+    client.finish()
+    assert [passed.message.method for passed in ours(client)] == ["INVITE", "ACK", "BYE"]
+
+
 def test_a_registrar_is_left_as_it_was():
     """After a run the address-of-record has no binding."""
     client = client_of("registrar", "UDP")

@@ -107,33 +107,33 @@ class Client:
 
         *reword* makes of its octets what the check wants the server to see.
         """
-        method = method or self.method
         channel = channel or self.channel
-        if method == "INVITE" and "body" not in fields:
-            fields["body"] = offer(channel.local)
-            fields["headers"] = (*fields.get("headers", ()), ("Content-Type", SDP))
-        to = f"<{self.target.aor if self.target.role == 'registrar' else self.target.uri}>"
-        draft = Draft(
-            method,
-            uri or self.target.uri,
-            **{
-                "to": to,
-                "from_tag": secrets.token_hex(4),
-                "call_id": f"{secrets.token_hex(8)}@{channel.local.host}",
-                "branch": new_branch(),
-                "sent_by": str(channel.local),
-                "transport": channel.transport,
-                "from_": to if self.target.role == "registrar" else f"<sip:conformance@{channel.local}>",
-                "user_agent": self.target.user_agent,
-                **fields,
-            },
-        )
+        draft = self._draft(method or self.method, uri or self.target.uri, channel, fields)
         request = draft.request()
         octets = request.to_bytes()
         octets = octets if reword is None else reword(octets)
         exchange = self._known(request, octets, channel, draft.branch, acknowledges and not draft.without)
         exchange.is_over = bool(draft.without)  # no ACK and no BYE can be made of what is not there
         return exchange
+
+    def _draft(self, method: str, uri: str, channel: Channel, fields: dict[str, Any]) -> Draft:
+        """Return a draft of which everything is new that *fields* do not say; an INVITE has an offer."""
+        if method == "INVITE" and "body" not in fields:
+            fields["body"] = offer(channel.local)
+            fields["headers"] = (*fields.get("headers", ()), ("Content-Type", SDP))
+        is_registration = self.target.role == "registrar"
+        to = f"<{self.target.aor if is_registration else self.target.uri}>"
+        new = {
+            "to": to,
+            "from_tag": secrets.token_hex(4),
+            "call_id": f"{secrets.token_hex(8)}@{channel.local.host}",
+            "branch": new_branch(),
+            "sent_by": str(channel.local),
+            "transport": channel.transport,
+            "from_": to if is_registration else f"<sip:conformance@{channel.local}>",
+            "user_agent": self.target.user_agent,
+        }
+        return Draft(method, uri, **{**new, **fields})
 
     def send(self, method: str | None = None, uri: str | None = None, **fields: Any) -> Exchange:
         """Send a request, and return at once; *fields* are those of `prepare`."""
@@ -212,15 +212,15 @@ class Client:
 
     # What belongs to an INVITE
 
-    def ack(self, exchange: Exchange, answer: Answer | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def ack(self, exchange: Exchange, answer: Answer | None = None) -> None:
         """Send the ACK for the final response to the INVITE *exchange*: a request of its own for a 2xx (13.2.2.4)."""
         answer = answer or exchange.final
         assert answer is not None
         exchange.is_acknowledged = True
         if answer.status < 300:
-            self.transmit(self.within(exchange, "ACK", headers=tuple(headers)).octets, exchange.channel)
+            self.transmit(self.within(exchange, "ACK").octets, exchange.channel)
             return
-        ack = _on_branch(exchange.request, "ACK", _on_one_line(answer.headers.get("To") or ""), headers)
+        ack = _on_branch(exchange.request, "ACK", _on_one_line(answer.headers.get("To") or ""))
         self.transmit(ack.to_bytes(), exchange.channel)
 
     def cancel(self, exchange: Exchange, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
@@ -357,6 +357,8 @@ class Client:
             return
         if len(exchange.answers) < _MOST_KEPT:
             exchange.answers.append(answer)
+        if exchange not in self._open:
+            self._open.append(exchange)  # of a check before: a call that is answered late has to be ended too
         if exchange.method == "INVITE" and answer.is_final and exchange.acknowledges:
             self.ack(exchange, answer)
 
@@ -383,7 +385,7 @@ class Client:
         self.ladder.add(Passed(time, *ends, channel.transport, read(octets), note))
 
 
-def _on_branch(request: Request, method: str, to: str | None, headers: Sequence[tuple[str, str]]) -> Request:
+def _on_branch(request: Request, method: str, to: str | None, headers: Sequence[tuple[str, str]] = ()) -> Request:
     """Return the ACK for a refusal of *request*, or its CANCEL: with its topmost Via, From and Call-ID."""
     rows = [
         ("Via", request.headers.values("Via")[0]),

@@ -101,7 +101,7 @@ def read_answer(octets: bytes, time: float, channel: Channel, source: Address) -
     return Answer(int(match[1]), match[2], headers, body, octets, time, channel, source)
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """A request that was sent, and what came back for it."""
 
