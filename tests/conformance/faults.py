@@ -161,6 +161,7 @@ CALLS = {
     "acceptance_ends_with_ack": Case("uas", lambda: ignores("^ACK")),
     "retransmission_is_no_second_call": Case("uas", fresh_tags),
     "one_dialog": Case("telephone", fresh_tags),
+    "expired_invite_gets_487": Case("unattended", lambda: reads("Expires: 1", "Expires: 100")),
     "options_in_dialog": Case("uas", lambda: replies("481 Unknown", r"^OPTIONS.*\r\nTo: [^\r]*;tag=")),
     "unknown_dialog_gets_481": Case("uas", lambda: replies("404 Not Found", "no-such-dialog")),
     "lower_cseq_gets_500": Case("uas", lambda: replies("200 OK", "CSeq: 99 ")),

@@ -37,6 +37,7 @@ _SECTIONS = {
     "11.2": "Processing of OPTIONS",
     "12.1.1": "UAS behaviour: creation of a dialog",
     "12.2.2": "UAS behaviour: requests within a dialog",
+    "13.3.1": "Processing of the INVITE",
     "13.3.1.1": "Progress",
     "13.3.1.2": "The INVITE is redirected",
     "13.3.1.4": "The INVITE is accepted",

@@ -11,6 +11,7 @@ from twisted_sipuas.errors import MessageSyntaxError
 __all__: list[str] = []
 
 _UAS = ("uas",)
+_EXPIRED = 3.0  # seconds: those of Expires, and time for a busy network
 _TAG_OF_NOBODY = ";tag=no-such-dialog"
 
 
@@ -108,6 +109,21 @@ def one_dialog(client: Client) -> None:
         raise NotJudged("no provisional response but 100 came")
     if len(tags) > 1:
         raise Broken(f"the tags are {', '.join(sorted(map(str, tags)))}")
+
+
+@judges("13.3.1-2", Level.SHOULD, "an INVITE that rings past its Expires gets 487", roles=_UAS)
+def expired_invite_gets_487(client: Client) -> None:
+    exchange = client.send("INVITE", headers=(("Expires", "1"),))
+    client.wait(exchange, _EXPIRED)
+    if exchange.final is None:
+        if not exchange.answers:
+            raise Broken("no answer")
+        raise Broken(f"Expires: 1 got {exchange.answers[-1].name}, and nothing more within {_EXPIRED:g} s")
+    if exchange.final.status == 487:
+        return
+    if exchange.final.time - exchange.sent_at < 1.5:  # it may have been on its way as the time was up
+        raise NotJudged(f"INVITE was answered {exchange.final.name} before it expired")
+    raise Broken(f"the expired INVITE got {exchange.final.name}")
 
 
 # Requests within a dialog
