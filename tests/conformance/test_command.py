@@ -146,6 +146,7 @@ def test_no_answer(judge_server):
         (["udp:192.0.2.1", "--role", "registrar", "--aor", "sip:h"], "'sip:h' is no address-of-record"),
         (["udp:192.0.2.1", "--role", "uas", "--timeout", "0"], "'0' is not a number of seconds from 0.1 to 32"),
         (["udp:192.0.2.1", "--role", "uas", "--user-agent", "a\nb"], "a User-Agent is one line of text"),
+        (["udp:192.0.2.1", "--role", "uas", "--json", "--trace"], "--trace: not allowed with argument --json"),
         (["udp:192.0.2.1", "--role", "uas", "--only", "99.9"], "--only 99.9 is of no check as uas by UDP"),
     ],
 )

@@ -261,6 +261,10 @@ class VirtualWire:
             self.network.step(max(0.0, min(due - self.now(), left)) + _A_MOMENT)
         return self._arrived.pop(0) if self._arrived else None
 
+    def close(self) -> None:
+        for channel in self.channels:
+            channel.close()
+
     def sent(self, channel: _Channel, octets: bytes) -> None:
         """Octets come from the client."""
         text = octets.decode("latin-1")

@@ -106,9 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="ID", help="only this requirement or section; again and again"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything is broken, SHOULD and IS too")
-    parser.add_argument("--list", action="store_true", help="print the checks, and send nothing")
-    parser.add_argument("--trace", action="store_true", help="print every message, a line each, at the end")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--list", action="store_true", help="print the checks, and send nothing")
+    output.add_argument("--trace", action="store_true", help="print every message, a line each, at the end")
+    output.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -127,21 +128,29 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
         return 0
     try:
         client = _client(options, make_wire)
-        acquaint(client)
-    except (StartError, Unusable) as fault:
-        sys.stderr.write(f"{parser.prog}: {fault}\n")
-        return 2
+    except StartError as fault:
+        return _unusable(parser, fault)
     try:
+        acquaint(client)
         results = _judged(client, checks, options.json)
         if options.trace:
             _print("", str(client.ladder))
+    except Unusable as fault:
+        return _unusable(parser, fault)
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted\n")
         return 130
     except BrokenPipeError:  # who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        client.wire.close()
     return exit_status(results, options.strict)
+
+
+def _unusable(parser: argparse.ArgumentParser, fault: Exception) -> int:
+    sys.stderr.write(f"{parser.prog}: {fault}\n")
+    return 2
 
 
 def _judged(client: Client, checks: Sequence[Check], is_json: bool) -> list[Result]:

@@ -66,6 +66,9 @@ class Wire(Protocol):
     def receive(self, seconds: float) -> Arrival | None:
         """Return the next message on any open channel, or None once so many *seconds* have passed without one."""
 
+    def close(self) -> None:
+        """Close every channel."""
+
 
 class StreamReader:
     """Cuts what a server sends on a connection into messages, and judges none of it.
@@ -144,7 +147,11 @@ class _Stream:
         self.is_closed = False
         self.socket = socket.create_connection(server, timeout)
         if transport == "TLS":
-            self.socket = _unverified().wrap_socket(self.socket, server_hostname=server.host)
+            try:
+                self.socket = _unverified().wrap_socket(self.socket, server_hostname=server.host)
+            except OSError:
+                self.socket.close()
+                raise
         self.local = Address(*self.socket.getsockname()[:2])
         self._reader = StreamReader()
 
@@ -223,7 +230,7 @@ class SocketWire:
         return self._arrived.pop(0)
 
     def close(self) -> None:
-        """Close every channel."""
+        """See `Wire`."""
         for channel in self._channels:
             channel.close()
 
