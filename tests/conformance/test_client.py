@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conformance.servers import SERVERS, client_of
-from tests.conformance.virtual import HOST, Fault, altered, both, doubled, followed, ignores, status
+from tests.conformance.virtual import HOST, Fault, altered, both, doubled, followed, ignores, replies, status
 from twisted_sipuas.conformance import CHECKS, Outcome, Unusable, acquaint, chosen, judge, run
 from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES
 from twisted_sipuas.syntax.message import Request
@@ -78,9 +78,10 @@ def test_a_call_that_is_answered_late_is_ended():
     assert [passed.message.method for passed in ours(client)] == ["INVITE", "ACK", "BYE"]
 
 
-def test_a_registrar_is_left_as_it_was():
-    """After a run the address-of-record has no binding."""
-    client = client_of("registrar", "UDP")
+@pytest.mark.parametrize("fault", [Fault, lambda: replies("403 Forbidden", r"Contact: \*")])
+def test_a_registrar_is_left_as_it_was(fault):
+    """After a run the address-of-record has no binding, whether or not the server lets all be removed at once."""
+    client = client_of("registrar", "UDP", fault())
     acquaint(client)
     list(run(client, chosen("registrar", "UDP")))
     assert client.ask("REGISTER").contacts == []

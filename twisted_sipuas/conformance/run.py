@@ -110,8 +110,10 @@ def _answers(client: Client) -> bool:
 
 
 def _remove_bindings(client: Client) -> None:
-    """Leave no binding behind."""
+    """Leave no binding behind: each is removed by its name, for not every server takes ``*``."""
     try:
-        client.ask("REGISTER", headers=(("Contact", "*"), ("Expires", "0")))
-    except (Broken, NotJudged):
+        bound = client.ask("REGISTER").contacts
+        if bound:
+            client.ask("REGISTER", headers=tuple(("Contact", f"<{contact.uri_text}>;expires=0") for contact in bound))
+    except (Broken, NotJudged, ValueError):
         pass  # then they expire
