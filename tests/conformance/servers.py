@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.task import deferLater
+from zope.interface import implementer
 
 from tests.conformance.virtual import Fault, VirtualWire
 from twisted_sipuas import Limits, MemoryBindingStore, Redirection, RedirectServer, Registrar, UserAgentServer
 from twisted_sipuas.conformance import Client, Target
+from twisted_sipuas.interfaces import ILocationService
 from twisted_sipuas.testing import VirtualNetwork
 from twisted_sipuas.uas.answering import AnsweringServer
 
 DOMAIN = "198.51.100.1"
 
 
+@implementer(ILocationService)
 class _Routes:
     """Sends Alice's callers to her desk."""
 
@@ -32,6 +35,7 @@ class Telephone(AnsweringServer):
     async def handle_INVITE(self, request: Any, transaction: Any) -> None:  # type: ignore[override]
         if transaction.dialog is None:
             transaction.respond(request.response(180))
+            assert self.clock is not None
             await deferLater(self.clock, self.rings_for, lambda: None)
         AnsweringServer.handle_INVITE(self, request, transaction)
 
@@ -46,6 +50,7 @@ class Slow(AnsweringServer):
     """Takes a second before it says anything, so that the transaction sends 100."""
 
     async def handle_INVITE(self, request: Any, transaction: Any) -> None:  # type: ignore[override]
+        assert self.clock is not None
         await deferLater(self.clock, 1.0, lambda: None)
         AnsweringServer.handle_INVITE(self, request, transaction)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,14 +19,14 @@ from twisted_sipuas.syntax.message import Request
 BY_NAME = {check.name: check for check in CHECKS}
 
 
-def ours(client):
+def ours(client: Any) -> Any:
     """Return what *client* sent."""
     return [passed for passed in client.ladder if passed.source.host == HOST]
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_run_is_slow_and_bounded(server, transport):
+def test_a_run_is_slow_and_bounded(server: Any, transport: Any) -> None:
     """At most 50 messages a second are sent, and fewer than the bound in a whole run."""
     client = client_of(server, transport)
     acquaint(client)
@@ -36,9 +37,9 @@ def test_a_run_is_slow_and_bounded(server, transport):
     assert times[-1] < LONGEST_RUN
 
 
-def test_past_its_bounds_nothing_is_sent():
+def test_past_its_bounds_nothing_is_sent() -> None:
     """Past the number of messages, or the time, of one run, nothing more is sent and nothing judged."""
-    client = client_of("uas", "UDP")
+    client: Any = client_of("uas", "UDP")
     acquaint(client)
     client.sent_count = MOST_MESSAGES
     results = list(run(client, chosen("uas", "UDP", ["18.3"])))
@@ -52,9 +53,9 @@ def test_past_its_bounds_nothing_is_sent():
 
 
 @pytest.mark.parametrize("server", ["uas", "telephone", "unattended"])
-def test_no_call_is_left(server):
+def test_no_call_is_left(server: Any) -> None:
     """Each INVITE of a run has its ACK, and each call its BYE, or its CANCEL where it only rang."""
-    client = client_of(server, "UDP")
+    client: Any = client_of(server, "UDP")
     acquaint(client)
     list(run(client, chosen("uas", "UDP")))
     client.wire.network.step(40)
@@ -67,7 +68,7 @@ def test_no_call_is_left(server):
             assert call_id in [bye.request.headers.get("Call-ID") for bye in byes]
 
 
-def test_a_call_that_is_answered_late_is_ended():
+def test_a_call_that_is_answered_late_is_ended() -> None:
     """A call that is taken after the check is over has its ACK and its BYE at the end of the next."""
     client = client_of("slow", "TCP")
     late = client.send("INVITE")
@@ -79,7 +80,7 @@ def test_a_call_that_is_answered_late_is_ended():
 
 
 @pytest.mark.parametrize("fault", [Fault, lambda: replies("403 Forbidden", r"Contact: \*")])
-def test_a_registrar_is_left_as_it_was(fault):
+def test_a_registrar_is_left_as_it_was(fault: Any) -> None:
     """After a run the address-of-record has no binding, whether or not the server lets all be removed at once."""
     client = client_of("registrar", "UDP", fault())
     acquaint(client)
@@ -87,7 +88,7 @@ def test_a_registrar_is_left_as_it_was(fault):
     assert client.ask("REGISTER").contacts == []
 
 
-def test_an_address_of_record_in_use_is_not_touched():
+def test_an_address_of_record_in_use_is_not_touched() -> None:
     """Nobody's bindings are removed: an address-of-record that has some is refused before anything is changed."""
     client = client_of("registrar", "UDP")
     client.ask("REGISTER", headers=(("Contact", "<sip:somebody@192.0.2.9>"),))
@@ -96,7 +97,7 @@ def test_an_address_of_record_in_use_is_not_touched():
     assert [contact.uri_text for contact in client.ask("REGISTER").contacts] == ["sip:somebody@192.0.2.9"]
 
 
-def test_without_options_invite_is_used():
+def test_without_options_invite_is_used() -> None:
     """Where OPTIONS is not answered, that alone is broken, and the rest is judged by INVITE."""
     client = client_of("uas", "UDP", ignores("^OPTIONS"))
     acquaint(client)
@@ -106,18 +107,18 @@ def test_without_options_invite_is_used():
 
 
 @pytest.mark.parametrize("name", ["received_is_the_source", "rport_is_filled_in"])
-def test_a_nat_between(name):
+def test_a_nat_between(name: Any) -> None:
     """Where the server sees another address than ours, as behind a NAT, what it says of it is not held against it."""
     client = client_of("uas", "UDP", altered(r";received=[^;\r]*", ";received=203.0.113.9"))
     client.specimen("OPTIONS")
     assert judge(client, BY_NAME[name]).outcome is Outcome.NOT_JUDGED
 
 
-def test_a_server_that_dies():
+def test_a_server_that_dies() -> None:
     """Where a server ceases to answer, one check says so, and the rest is not judged: nothing is held against it."""
     seen = []
 
-    def die(text):
+    def die(text: Any) -> Any:
         if "Content-Length: 9999" in text:
             seen.append(text)
         return None if seen else text
@@ -132,7 +133,7 @@ def test_a_server_that_dies():
     ]
 
 
-def test_a_server_that_says_nothing():
+def test_a_server_that_says_nothing() -> None:
     """A server that answers nothing is not judged."""
     with pytest.raises(Unusable, match=r"198\.51\.100\.1:5060 does not answer OPTIONS by UDP"):
         acquaint(client_of("uas", "UDP", ignores("")))
@@ -142,7 +143,7 @@ def test_a_server_that_says_nothing():
     "fault", [lambda: doubled("SIP/2.0"), lambda: followed("INVITE"), lambda: followed("NONSENSE")]
 )
 @pytest.mark.parametrize("server", ["redirect", "uas", "registrar"])
-def test_a_server_that_says_too_much(server, fault):
+def test_a_server_that_says_too_much(server: Any, fault: Any) -> None:
     """Responses and requests that nobody asked for neither stop the run nor have more sent than its bound."""
     client = client_of(server, "UDP", both(Fault(), fault()))
     acquaint(client)
@@ -150,7 +151,7 @@ def test_a_server_that_says_too_much(server, fault):
     assert client.sent_count <= MOST_MESSAGES
 
 
-def test_a_flood_of_responses():
+def test_a_flood_of_responses() -> None:
     """A server that sends each response a thousand times gets no ACK for each, and no memory of ours."""
     client = client_of("redirect", "UDP", Fault(to_client=lambda text: [text] * 1000))
     acquaint(client)
@@ -160,7 +161,7 @@ def test_a_flood_of_responses():
 
 
 @given(st.data())
-def test_whatever_a_server_sends(data):
+def test_whatever_a_server_sends(data: Any) -> None:
     """Whatever octets of its responses are others, every check ends in a result."""
     server = data.draw(st.sampled_from(["redirect", "uas", "registrar"]))
     checks = chosen(SERVERS[server][0], "UDP")
@@ -168,7 +169,7 @@ def test_whatever_a_server_sends(data):
     cut, junk = data.draw(st.integers(0, 400)), data.draw(st.text(st.characters(max_codepoint=255), max_size=8))
     length = data.draw(st.integers(0, 12))
 
-    def change(text):
+    def change(text: Any) -> Any:
         return [text[:cut] + junk + text[cut + length :]]
 
     client = client_of(server, "UDP", Fault(to_client=change))
@@ -179,7 +180,7 @@ def test_whatever_a_server_sends(data):
     assert judge(client, check).outcome in Outcome
 
 
-def test_requests_are_well_formed_unless_a_check_says_otherwise():
+def test_requests_are_well_formed_unless_a_check_says_otherwise() -> None:
     """A plain request is one that our own parser, which is strict, takes: nothing is broken by our own fault."""
     client = client_of("uas", "UDP")
     exchange = client.prepare("INVITE")
@@ -192,7 +193,7 @@ def test_requests_are_well_formed_unless_a_check_says_otherwise():
         assert exchange.request.headers.count(name) == 1
 
 
-def test_status_is_used():
+def test_status_is_used() -> None:
     """A registrar that refuses is not judged by what only a success shows."""
     client = client_of("registrar", "UDP", status("200", "403 Forbidden"))
     acquaint(client)

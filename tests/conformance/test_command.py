@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +18,14 @@ from twisted_sipuas.conformance.wire import StreamReader
 
 
 @pytest.fixture
-def judge_server(capsys):
+def judge_server(capsys: Any) -> Any:
     """Return what runs the command against a server of that name; gives its exit status and what it printed."""
 
     def run(server: str, *arguments: str, fault: Fault | None = None, transport: str = "udp") -> tuple[int, str, str]:
         client = client_of(server, transport.upper(), fault)
         role = client.target.role
 
-        def make_wire(transport, address, timeout):
+        def make_wire(transport: Any, address: Any, timeout: Any) -> Any:
             assert address == VirtualWire.server
             return client.wire
 
@@ -34,7 +35,7 @@ def judge_server(capsys):
     return run
 
 
-def test_what_is_printed(judge_server):
+def test_what_is_printed(judge_server: Any) -> None:
     """Results are grouped by section, and counted at the end."""
     exit_status, printed, _ = judge_server("uas", "--only", "8.2.1", fault=without("Allow", of="^SIP/2.0 405"))
     assert exit_status == 1
@@ -59,7 +60,7 @@ UDP 198.51.100.1:5060 as uas, sip:bob@198.51.100.1
 
 @pytest.mark.parametrize("server", ["redirect", "uas", "registrar", "stateless"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_80_columns(judge_server, server, transport):
+def test_80_columns(judge_server: Any, server: Any, transport: Any) -> None:
     """No line is longer than 80 columns, and a server without a fault gives exit status 0."""
     exit_status, printed, _ = judge_server(server, "--strict", transport=transport)
     assert exit_status == 0, printed
@@ -67,7 +68,7 @@ def test_80_columns(judge_server, server, transport):
 
 
 @pytest.mark.parametrize("server", ["redirect", "uas", "registrar", "stateless"])
-def test_list_sends_nothing(capsys, server):
+def test_list_sends_nothing(capsys: Any, server: Any) -> None:
     """``--list`` prints the checks of a role, and needs no server."""
     assert main(["--role", server, "--list"], lambda *_: pytest.fail("a wire was made")) == 0
     printed = capsys.readouterr().out
@@ -75,7 +76,7 @@ def test_list_sends_nothing(capsys, server):
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_help_is_readable(capsys):
+def test_help_is_readable(capsys: Any) -> None:
     """``--help`` fits 80 columns, and says what the command does to a server."""
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -85,14 +86,14 @@ def test_help_is_readable(capsys):
     assert "50 a second" in printed
 
 
-def test_a_recommendation_is_not_required(judge_server):
+def test_a_recommendation_is_not_required(judge_server: Any) -> None:
     """What is broken of level SHOULD leaves the exit status 0, unless it is to be strict."""
     fault = replies("200 OK", "^CANCEL")
     assert judge_server("uas", "--only", "9.2-4", fault=fault)[0] == 0
     assert judge_server("uas", "--only", "9.2-4", "--strict", fault=fault)[0] == 1
 
 
-def test_json(judge_server):
+def test_json(judge_server: Any) -> None:
     """``--json`` prints one object."""
     exit_status, printed, _ = judge_server("uas", "--only", "21.5.2", "--json", fault=status("501", "200 OK"))
     assert exit_status == 0
@@ -112,21 +113,21 @@ def test_json(judge_server):
     }
 
 
-def test_trace(judge_server):
+def test_trace(judge_server: Any) -> None:
     """``--trace`` prints every message after the results."""
     _, printed, _ = judge_server("uas", "--only", "21.5.2", "--trace")
     assert "UDP  CONFORM sip:bob@198.51.100.1" in printed
     assert "UDP  501 Not Implemented (CONFORM)" in printed
 
 
-def test_what_a_server_says_does_not_reach_the_terminal_as_it_is(judge_server):
+def test_what_a_server_says_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None:
     """Control characters in a reason phrase are printed as text."""
     _, printed, _ = judge_server("uas", "--only", "21.5.2", fault=status("501", "200 \x1b[2J"))
     assert "200 \\x1b[2J" in printed
     assert "\x1b" not in printed
 
 
-def test_no_answer(judge_server):
+def test_no_answer(judge_server: Any) -> None:
     """A server that does not answer is exit status 2, and one line."""
     exit_status, printed, error = judge_server("uas", fault=ignores(""))
     assert (exit_status, printed) == (2, "")
@@ -150,7 +151,7 @@ def test_no_answer(judge_server):
         (["udp:192.0.2.1", "--role", "uas", "--only", "99.9"], "--only 99.9 is of no check as uas by UDP"),
     ],
 )
-def test_unusable_arguments(capsys, arguments, said):
+def test_unusable_arguments(capsys: Any, arguments: Any, said: Any) -> None:
     """A mistake on the command line is exit status 2, and its last line says what."""
     with pytest.raises(SystemExit) as ended:
         main(arguments, lambda *_: pytest.fail("a wire was made"))
@@ -158,13 +159,13 @@ def test_unusable_arguments(capsys, arguments, said):
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_host_without_an_address(capsys):
+def test_a_host_without_an_address(capsys: Any) -> None:
     """A host that has no address is exit status 2, and one line that names it."""
     assert main(["udp:host.invalid", "--role", "uas"]) == 2
     assert "host.invalid has no address" in capsys.readouterr().err
 
 
-def test_runs_as_a_module():
+def test_runs_as_a_module() -> None:
     """The command is `python -m twisted_sipuas.conformance`."""
     done = subprocess.run(
         [sys.executable, "-m", "twisted_sipuas.conformance", "--role", "redirect", "--list"],
@@ -180,7 +181,7 @@ MESSAGE = b"SIP/2.0 200 OK\r\nContent-Length: 4\r\n\r\nbody"
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_stream_reader(size):
+def test_stream_reader(size: Any) -> None:
     """Messages of a stream are told apart however it is cut; what has no Content-Length has no body."""
     reader, found = StreamReader(), []
     octets = MESSAGE + b"\r\n" + MESSAGE + b"SIP/2.0 200 OK\r\n\r\n" + MESSAGE.replace(b"Content-Length", b"l") + b"SIP"
@@ -193,7 +194,7 @@ def test_stream_reader(size):
     ]  # fmt: skip
 
 
-def test_stream_reader_is_bounded():
+def test_stream_reader_is_bounded() -> None:
     """What is no SIP is handed out once it is longer than any message may be, and is not kept."""
     reader = StreamReader()
     reader.receive(b"x" * 70_000)
@@ -201,7 +202,7 @@ def test_stream_reader_is_bounded():
     assert reader.next_message() is None
 
 
-def test_the_page_counts_right():
+def test_the_page_counts_right() -> None:
     """The page about the command says how many checks there are, and for how many requirements."""
     page = (Path(__file__).parents[2] / "docs" / "checking-a-server.md").read_text()
     assert f"There are {len(CHECKS)} checks for {len({check.id for check in CHECKS})} requirements" in page

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("role", SERVERS)
-def test_nothing_of_ours_is_broken(make_server, tmp_path, role):
+def test_nothing_of_ours_is_broken(make_server: Any, tmp_path: Path, role: Any) -> None:
     """The command gives exit status 0, strictly, for our server in each role, by UDP and TCP at a time."""
     (tmp_path / "routes.toml").write_text(ROUTES)
     options, arguments = SERVERS[role]
@@ -64,7 +65,7 @@ def test_nothing_of_ours_is_broken(make_server, tmp_path, role):
         assert exit_status == 0
 
 
-def test_by_tls(make_server, tmp_path):
+def test_by_tls(make_server: Any, tmp_path: Path) -> None:
     """It is the same by TLS, whatever the certificate."""
     write_certificate(tmp_path, "server")
     listen = "ssl:{port}:privateKey=server-key.pem:certKey=server.pem:interface=127.0.0.1"
@@ -87,7 +88,7 @@ def assert_nothing_broken(printed: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
-def test_nobody_there(transport):
+def test_nobody_there(transport: Any) -> None:
     """Where nothing listens the command gives exit status 2, and says so in one line."""
     exit_status, printed, error = outcome(
         judging(f"{transport}:127.0.0.1:{free_port()}", "--role", "uas", "--timeout", "0.5")
@@ -97,7 +98,7 @@ def test_nobody_there(transport):
     assert len(error.splitlines()) == 1
 
 
-def test_sipp_is_found_out(sipp_port):
+def test_sipp_is_found_out(sipp_port: Any) -> None:
     """The command sees in SIPp's own scenario of a user agent server what that leaves out, and what it keeps."""
     uri = f"sip:service@127.0.0.1:{sipp_port}"
     sections = ["--only", "11", "--only", "12.1.1", "--only", "15.1.2"]
@@ -113,7 +114,7 @@ def test_sipp_is_found_out(sipp_port):
 
 
 @pytest.fixture
-def sipp_port(start_client):
+def sipp_port(start_client: Any) -> Any:
     """The port at which SIPp answers calls, by the scenario that it has built in."""
     port = free_port()
     start_client("sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", str(port), "-nostdin")

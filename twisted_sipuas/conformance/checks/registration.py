@@ -12,7 +12,8 @@ from typing import Any
 from twisted_sipuas.conformance.check import Broken, Level, NotJudged, judges
 from twisted_sipuas.conformance.client import Client
 from twisted_sipuas.conformance.exchange import Answer
-from twisted_sipuas.syntax.fields import Contact, delta_seconds
+from twisted_sipuas.syntax.fields import Contact
+from twisted_sipuas.syntax.grammar import delta_seconds
 
 __all__: list[str] = []
 
