@@ -526,6 +526,63 @@ def test_call_taken_while_ending() -> None:
     assert ended.called
 
 
+class Hooked(Phone):
+    """Has hooks that take their time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.waiting: list[Deferred[Any]] = []
+
+    def handle_ACK(self, ack: Any, dialog: Any) -> Any:
+        return self._wait()
+
+    async def dialog_ended(self, dialog: Any, reason: Any) -> None:  # type: ignore[override]  # as the server's may be
+        await self._wait()
+
+    def _wait(self) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred(lambda _: self.told.append(("cancelled", None)))
+        self.waiting.append(waiting)
+        return waiting
+
+
+def test_hooks_have_the_time_of_a_handler(logged_failures: list[LogEvent]) -> None:
+    """A hook that has not returned within `handler_timeout` is cancelled, and the log says whose it was."""
+    caller = Caller(Hooked()).called()
+    caller.step(29)
+    assert (caller.server.counters["hooks"], caller.server.heard) == (1, [])
+    caller.step(1)
+    assert (caller.server.counters["hooks"], caller.server.heard) == (0, ["cancelled"])
+    caller.send("BYE")
+    caller.step(30)
+    assert (caller.server.counters["hooks"], caller.server.heard) == (0, ["cancelled"] * 2)
+    assert len(logged_failures) == 2
+    logged_failures.clear()
+
+
+def test_end_calls_waits_for_hooks() -> None:
+    """The end of the service is not before what a hook does behind the last call, say to write that down."""
+    caller = Caller(Hooked()).called()
+    caller.send("BYE")
+    ended = caller.server.end_calls()
+    caller.server.waiting[0].callback(None)
+    assert not ended.called
+    caller.server.waiting[1].callback(None)
+    assert ended.called
+    assert caller.server.counters["hooks"] == 0
+
+
+def test_end_calls_without_patience_for_hooks() -> None:
+    """To cancel the end is to cancel hooks, which is no failure of theirs: no timer is left."""
+    caller = Caller(Hooked()).called()
+    ended = caller.server.end_calls()
+    ended.addErrback(lambda _: None)
+    ended.cancel()
+    assert caller.server.heard == ["cancelled"] * 2
+    assert caller.server.counters["hooks"] == 0
+    caller.step(40)
+    assert caller.clock.getDelayedCalls() == []
+
+
 # Whether a call is taken
 
 

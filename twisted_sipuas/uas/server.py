@@ -196,8 +196,9 @@ class UserAgentServer:
 
     def ack_received(self, ack: Request, flow: IFlow) -> object:
         """See `ITransactionUser`; an ACK for nothing that we know is met with silence."""
-        dialog = None if self._calls is None else self._calls.ack_received(ack, flow)
-        return None if dialog is None else self.handle_ACK(ack, dialog)
+        calls = self._calls
+        dialog = None if calls is None else calls.ack_received(ack, flow)
+        return None if calls is None or dialog is None else calls.hooks.run(self.handle_ACK, ack, dialog)
 
     def transaction_cancelled(self, transaction: IServerTransaction) -> None:
         """Answer the INVITE 487 and cancel its handler (9.2)."""
@@ -242,7 +243,10 @@ class UserAgentServer:
         return False
 
     def handle_ACK(self, ack: Request, dialog: Dialog) -> object:
-        """The ACK for the 2xx to an INVITE came, the first one: *dialog* stands (13.3.1.4)."""
+        """The ACK for the 2xx to an INVITE came, the first one: *dialog* stands (13.3.1.4).
+
+        It may be ``async def``, and has `handler_timeout`; so has `dialog_ended`. The service's end waits for them.
+        """
 
     def dialog_ended(self, dialog: Dialog, reason: DialogEnd) -> object:
         """The call of *dialog*, which was confirmed, is over."""

@@ -24,6 +24,7 @@ from twisted_sipuas.transaction.sources import Sources
 from twisted_sipuas.transaction.timers import Timers
 from twisted_sipuas.uas.acceptance import Acceptance
 from twisted_sipuas.uas.dialog import Dialog, DialogEnd, DialogState, remote_target
+from twisted_sipuas.uas.hooks import HooksAtWork
 
 __all__ = ["Session", "Sessions", "no_dialog"]
 
@@ -40,6 +41,10 @@ class _Server(Protocol):
     clock: IReactorTime | None
     max_dialogs: int
     max_call_time: float
+
+    @property
+    def handler_timeout(self) -> float:
+        """Seconds that a hook such as `dialog_ended` has."""
 
     def refuse_pending(self, transaction: IServerTransaction) -> None:
         """Answer the pending request of *transaction* 487, and cancel its handler."""
@@ -195,7 +200,7 @@ class Session:
         if invitation is not None:
             self._calls.server.refuse_pending(invitation)
         if was_confirmed and reason is not None:
-            call(self._calls.server.dialog_ended, dialog, reason, failed=self._calls.hook_failed)
+            call(self._calls.hooks.run, self._calls.server.dialog_ended, dialog, reason, failed=self._calls.hook_failed)
         if not self._calls.is_ending(self):
             self.ended()
 
@@ -245,6 +250,7 @@ class Sessions:
         self._queues: dict[float, TimerQueue[Timed]] = {}
         self._sources: Sources | None = None
         self._idle: list[Deferred[None]] = []
+        self.hooks = HooksAtWork(server, self.check_idle)
         self._counters = {
             "dialogs_refused": 0,
             "acceptances_dropped": 0,
@@ -255,11 +261,14 @@ class Sessions:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How many ``dialogs`` there are, INVITEs that may make one yet (``reserved``), and 2xx that wait for their ACK
-        (``unacknowledged``); how many INVITEs were refused for too many dialogs, 2xx dropped because they were not the
-        first, 2xx never acknowledged, BYEs sent, and of these failed.
+        """What there is now, and what the bounds did.
+
+        How many ``dialogs`` there are, INVITEs that may make one yet (``reserved``), 2xx that wait for their ACK
+        (``unacknowledged``), and ``hooks`` at work that were told of a call; how many INVITEs were refused for too many
+        dialogs, 2xx dropped because they were not the first, 2xx never acknowledged, BYEs sent, and of these failed.
         """
         now = {"dialogs": len(self._sessions), "reserved": self.reserved, "unacknowledged": self.unacknowledged}
+        now["hooks"] = len(self.hooks)
         return {**now, **self._counters}
 
     @property
@@ -393,9 +402,10 @@ class Sessions:
         self.check_idle()
 
     def end_all(self) -> Deferred[None]:
-        """End every call by BYE; fires when none is left. Those that are early become none, or are ended later.
+        """End every call by BYE; fires when none is left, and no hook is at work that was told of one. Those that are
+        early become none, or are ended later.
 
-        To cancel it is to forget, without a BYE, what calls there still are.
+        To cancel it is to forget, without a BYE, what calls there still are, and to cancel hooks.
         """
         self.is_closing = True
         idle: Deferred[None] = Deferred(self._forget_all)
@@ -408,7 +418,7 @@ class Sessions:
 
     def check_idle(self) -> None:
         """Tell who waits for the end of all calls, if it has come."""
-        if self._idle and not self._sessions and not self._ending and not self.reserved:
+        if self._idle and not (self._sessions or self._ending or self.reserved or self.hooks):
             self.is_closing = False
             idle, self._idle = self._idle, []
             for waiter in idle:
@@ -419,6 +429,7 @@ class Sessions:
         for session in [*self._sessions.values(), *self._ending]:
             self._ending.discard(session)
             session.terminate(DialogEnd.SHUTDOWN)
+        self.hooks.cancel()
         self.is_closing = False
 
     def hook_failed(self, failure: Failure) -> None:
