@@ -27,6 +27,8 @@ _LINKS = {
     "](docs/": "](",
     "](LICENSE)": "](../LICENSE)",
     "](examples/location_plugin)": "](../examples/location_plugin/office_hours.py)",
+    "](examples/systemd)": "](../examples/systemd/sipuas.service)",
+    "](examples/docker)": "](../examples/docker/Dockerfile)",
     "](examples/": "](../examples/",
 }
 
