@@ -1,6 +1,6 @@
 """A scripted SIP peer in a test: does a client of yours do what it should?
 
-    pip install 'twisted-sipuas' pytest
+    pip install . pytest
     pytest examples/test_double.py
 
 The client here is `sipsak`; put yours in its place. `sip_server` is a fixture that comes with this package.

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.interoperability.clients import wait_for
+from twisted_sipuas.testing import expect, scenario, send, step
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,6 +149,11 @@ def test_greeter(example: Any) -> None:
     ringing, busy = server.ask("INVITE", "sip:bob@127.0.0.1")
     assert ringing.startswith("SIP/2.0 180 Ringing\r\n")
     assert busy.startswith("SIP/2.0 486 Busy Here\r\n")
+
+
+def test_greeter_by_the_clock_of_a_test() -> None:
+    """The greeter takes the time from its clock, so that the test kit can move it."""
+    scenario(load("greeter.py").Greeter(), send("INVITE"), expect(180), step(1), expect(486), send("ACK"))
 
 
 def test_with_web(example: Any) -> None:
