@@ -88,7 +88,10 @@ def test_usage_error(tmp_path: Path, arguments: Any, said: str) -> None:
     done = sipuas(tmp_path, *arguments)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    assert said in (done.stdout + done.stderr).strip().splitlines()[-1]
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    assert len(lines) == 2, "it is not to be looked for behind all that there is to know"
+    assert lines[-1].startswith("sipuas: ")
+    assert said in lines[-1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -82,7 +82,7 @@ def test_mistake(path: Any) -> None:
     """A mistake in its text is a usage error of one line, like those of ours."""
     done = sipuas(path, "--location", "hours,days=yesterday:sip:a@h sip:b@h")
     assert done.returncode == 1
-    assert "days=yesterday: expected a day or DAY-DAY, of mon, tue" in done.stdout.strip().splitlines()[-1]
+    assert "days=yesterday: expected a day or DAY-DAY, of mon, tue" in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
