@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from types import MappingProxyType
@@ -271,7 +270,7 @@ class BaseLayer:
             if error.status in _CHALLENGES:
                 return  # no work that was taken: a flood of what is refused is no reason to refuse others
             pending = None
-        except (Exception, CancelledError) as error:  # as `call` does, without a function made for each request
+        except BaseException as error:  # as `call` does, without a function made for each request
             self._user_failed(transaction, error, Failure())
             pending = None
         if self._is_measured:
