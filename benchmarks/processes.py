@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,9 @@ __all__ = [
     "cpu_time",
     "free_port",
     "memory",
+    "pause",
     "python_server",
+    "resume",
     "run_script",
     "serving",
 ]
@@ -96,6 +98,22 @@ def _members(server: Server) -> list[Path]:
     return members
 
 
+def pause(server: Server) -> None:
+    """Stop all processes of *server*, so that the processor is another's."""
+    _signal(server, signal.SIGSTOP)
+
+
+def resume(server: Server) -> None:
+    """Let *server* go on."""
+    _signal(server, signal.SIGCONT)
+
+
+def _signal(server: Server, number: signal.Signals) -> None:
+    for member in _members(server):
+        with suppress(ProcessLookupError):  # it is gone
+            os.kill(int(member.name), number)
+
+
 def cpu_time(server: Server) -> float:
     """Return the seconds of CPU time that the scheduler accounts to all threads of all processes of *server*."""
     accounts = [account for member in _members(server) for account in member.glob("task/*/schedstat")]
@@ -129,9 +147,11 @@ def serving(
         start_new_session=True,
         preexec_fn=lambda: os.sched_setaffinity(0, _SERVER if is_pinned else _SERVER | _CLIENT),
     )
+    server = Server(process.pid, port)
     try:
-        yield Server(process.pid, port)
+        yield server
     finally:
+        resume(server)
         _end(process)
 
 

@@ -46,6 +46,38 @@ def test_compares_with_peers() -> None:
     assert re.search(r"\| [0-9.]+ \([0-9.]+ to [0-9.]+\) \| [0-9]+\.[0-9]{2} \|", row), row
 
 
+def test_stops_a_server_while_others_have_their_turn(module: Any) -> None:
+    """A server that is paused does nothing until it is resumed, and can be ended as it is."""
+    processes, peers = module("processes"), module("peers")
+    with peers.echo("socket")() as server, processes.client_of(server) as client:
+        assert client.run("options", None, count=10).right == 10
+        processes.pause(server)
+        assert client.run("options", None, count=10).lost == 10
+        processes.resume(server)
+        assert client.run("options", None, count=10).right == 10
+        processes.pause(server)
+    assert not Path(f"/proc/{server.process}").exists()
+
+
+def test_others_are_stopped_in_a_turn(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one server of a case is asked the others are stopped, for what they are late with would be at its cost."""
+    table, processes = module("table"), module("processes")
+    states: list[set[str]] = []
+    servers: list[Any] = []
+
+    def asked(running: Any, **how: float) -> Any:
+        if running._server not in servers:
+            servers.append(running._server)
+        else:
+            others = [f"/proc/{server.process}/stat" for server in servers if server != running._server]
+            states.append({Path(stat).read_text().rpartition(")")[2].split()[0] for stat in others})
+        return running.row.count(processes.Result(1, 0, 0, 1.0, 0.0))
+
+    monkeypatch.setattr(table.Running, "_ask", asked)
+    table.measure(module("cases").CASES["echo"], 1, 0.01, 1)
+    assert states == [{"T"}] * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["nonsense"], "nonsense is no case"), (["--rounds", "0"], "greater than 0"), (["tls", "--readme"], "all cases")],

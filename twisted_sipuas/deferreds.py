@@ -136,7 +136,7 @@ def call(
     """
     try:
         pending = waited_for(function(*arguments))
-    except (Exception, asyncio.CancelledError):  # which derives from BaseException
+    except BaseException:  # for `SystemExit` Twisted would close the socket, and the server go on without it
         failed(Failure())
         return None
     if pending is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -100,3 +102,12 @@ def test_values_are_immutable() -> None:
         redirection.status = 301  # type: ignore[misc]  # what is tested
     assert target == Target("sip:a@h")
     assert hash(target) == hash(Target("sip:a@h"))
+
+
+def test_copies() -> None:
+    """A target can be copied and pickled, say by who caches answers elsewhere, and is the same value then."""
+    target = Target("sip:a@h;lr", q=0.5, expires=60, display_name="A", parameters=[("x", None), ("y", "1")])
+    for each in (target, Target.stored("tel:+1", None, 5)):
+        copies = copy.copy(each), copy.deepcopy(each), pickle.loads(pickle.dumps(each))
+        assert copies == (each, each, each)
+        assert {str(made) for made in copies} == {str(each)}

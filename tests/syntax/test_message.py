@@ -757,6 +757,32 @@ def test_response_is_immutable() -> None:
 # What the transport changes in a request
 
 
+@pytest.mark.parametrize("is_stamped", [True, False])
+def test_response_does_not_follow_its_request(is_stamped: bool) -> None:
+    """A response has the Via that its request had, however it is printed; one made later has the new one (8.2.6.2)."""
+    received = request(octets(Via="SIP/2.0/UDP h;rport;branch=z9hG4bK1"))
+    early = received.response(100)
+    printed = early.to_bytes()
+    if is_stamped:
+        received.stamp_via("192.0.2.1", 5060)
+    else:
+        received.overwrite_via(received.via.with_parameters({"oc": "10"}))
+
+    assert early.to_bytes() == printed
+    assert early.headers.values("Via") == ["SIP/2.0/UDP h;rport;branch=z9hG4bK1"]
+    assert b"\r\nv: SIP/2.0/UDP h;rport;branch=z9hG4bK1\r\n" in early.to_bytes(compact=True)
+    assert not early.is_for(received)
+    late = received.response(200)
+    assert f"\r\nVia: {received.via.text}\r\n".encode() in late.to_bytes()
+    assert late.headers.values("Via") == [received.via.text]
+
+
+def test_response_with_more_headers_is_for_the_same_request() -> None:
+    """Whether a response is for a request is told by the topmost Via, whatever stands in those below (8.2.6.2)."""
+    received = request(octets("Via: ,"))
+    assert received.response(200).with_headers([("Allow", "INVITE")]).is_for(received)
+
+
 def test_stamp_via() -> None:
     """Only the topmost Via value changes, be it the first of a row or a row of its own (18.2.1)."""
     for row in (ROWS["Via"], f"{ROWS['Via']}, SIP/2.0/UDP b;x=1 ,SIP/2.0/UDP c"):

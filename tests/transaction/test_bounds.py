@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.transaction.answers import answering, to_tag
+from twisted_sipuas.interfaces import IServerTransaction
+from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingTransactionUser
 
 # Bounds
@@ -176,6 +178,26 @@ def test_drain_waits_for_what_is_owed(new_stack: Callable[..., Any], transport: 
     assert drained.called
     stack.step(32)
     assert stack.told() == ["request", "cancelled", "ended: cancelled"]
+
+
+@pytest.mark.parametrize("is_stateless", [False, True])
+def test_drain_after_a_fault_of_the_layer(new_stack: Callable[..., Any], is_stateless: bool) -> None:
+    """A request whose handing over ended in a fault that nobody took is not waited for when the server ends."""
+
+    class Nameless(RecordingTransactionUser):
+        """Raises, and then again when it is asked what that was."""
+
+        def handler_name(self, method: str) -> str:
+            raise RuntimeError("no name")
+
+    def fail(request: Request, transaction: IServerTransaction) -> None:
+        raise ValueError
+
+    stack = new_stack(user=Nameless(fail), is_stateless=is_stateless)
+    with pytest.raises(RuntimeError, match="no name"):
+        stack.receive("MESSAGE")
+
+    assert stack.layer.drain(5.0).called
 
 
 def test_drain_has_a_limit(new_stack: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -207,6 +208,16 @@ def test_shared_key(new_stack: Callable[..., Any]) -> None:
 
     assert tags[0] == tags[1]
     assert len(set(tags)) == 3
+
+
+def test_tag_is_that_of_other_versions(new_stack: Callable[..., Any]) -> None:
+    """Servers that share a key make the same To tags, be one of them of another version than the other (8.2.7)."""
+    stack = new_stack(answer=answering(480), key=b"k" * 16)
+    texts = "SIP/2.0/UDP h;branch=z9hG4bK1", "<sip:a@h>;tag=1", "<sip:b@h>", "c@h", "1 INVITE"
+    stack.inject(Request("INVITE", "sip:b@h", zip(("Via", "From", "To", "Call-ID", "CSeq"), texts, strict=True)))
+
+    told_apart_by = "".join(f"{text}\n" for text in texts).encode()
+    assert to_tag(stack.last) == blake2b(told_apart_by, key=b"k" * 16, digest_size=8).hexdigest()
 
 
 @pytest.mark.parametrize("length", [0, 15, 65])

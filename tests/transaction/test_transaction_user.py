@@ -220,11 +220,12 @@ def test_syntax_error_elsewhere_is_500(
 
 @pytest.mark.parametrize("raising", RAISING)
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
 def test_other_exception_is_500(
-    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, raising: Any
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], method: str, raising: Any, kind: Any
 ) -> None:
-    """Any other exception is logged once, and answered 500 without details (21.5.1)."""
-    stack = new_stack(answer=raising(RuntimeError("a fault of the handler's")))
+    """Any other exception, also that of `sys.exit`, is logged once, and answered 500 without details (21.5.1)."""
+    stack = new_stack(answer=raising(kind("a fault of the handler's")))
     receive_and_wait(stack, method)
 
     assert stack.sent() == ["500"]
@@ -335,11 +336,12 @@ def test_exception_in_ack_received(new_stack: Callable[..., Any], logged_failure
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("error", [RuntimeError(), SystemExit()])
 def test_exception_in_transaction_ended(
-    new_stack: Callable[..., Any], logged_failures: list[LogEvent], transport: Any
+    new_stack: Callable[..., Any], logged_failures: list[LogEvent], transport: Any, error: Any
 ) -> None:
     """An exception from `transaction_ended` is logged once, and the transaction is forgotten all the same (17.2.1)."""
-    user = Raising(RuntimeError(), answering(404))
+    user = Raising(error, answering(404))
     stack = new_stack(transport, user=user)
     stack.receive("MESSAGE")
     stack.step(32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from twisted_sipuas.errors import refuse_line_breaks
 from twisted_sipuas.syntax.grammar import TOKEN, quote
@@ -114,6 +115,10 @@ class Target:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a Target is immutable")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        made = partial(type(self), self.uri_text, q=self.q, expires=self.expires, display_name=self.display_name)
+        return partial(made, parameters=self.parameters), ()
 
     def _key(self) -> tuple[object, ...]:
         return self.uri, self.q, self.expires, self.display_name, self.parameters

@@ -67,22 +67,27 @@ class _Echo:
     if there is not just one of each, but of Via.
     """
 
-    __slots__ = ("after", "before", "headers", "to")
+    __slots__ = ("after", "before", "to")
 
     def __init__(self, headers: Headers) -> None:
         index = headers.index
         (from_,), (self.to,), (call_id,), (cseq,) = index["from"], index["to"], index["call-id"], index["cseq"]
         vias = index["via"]
         via = vias[0] if len(vias) == 1 else "\r\nVia: ".join(vias)
-        self.headers = headers
         self.before = f"Via: {via}\r\nFrom: {from_}\r\nTo: "
-        self.after = f"\r\nCall-ID: {call_id}\r\nCSeq: {cseq}\r\n"
+        self.after = f"\r\nCall-ID: {call_id}\r\nCSeq: {cseq}"
 
-    @staticmethod
-    def rows(headers: Headers) -> list[tuple[str, str]]:
-        """Return the same as rows, whatever there is of each."""
-        index = headers.index
-        return [(name, value) for name, key in _ECHOED for value in index.get(key, ())]
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The same as rows; of what was printed, for the request may be given another Via."""
+        lines = f"{self.before}{self.to}{self.after}".split("\r\n")
+        return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+
+def _echoed(headers: Headers) -> list[tuple[str, str]]:
+    """Return the rows of what every response repeats of the request with *headers*, whatever there is of each."""
+    index = headers.index
+    return [(name, value) for name, key in _ECHOED for value in index.get(key, ())]
 
 
 class Request:
@@ -225,7 +230,7 @@ class Request:
             rows.append((name, value))
         echo = self._echo if is_plain else None
         if echo is None:
-            rows = [*_Echo.rows(self.headers), *rows]
+            rows = [*_echoed(self.headers), *rows]
         response = Response._of_rows(status, reason, rows, body, rule, self._to_has_tag, echo)
         if body and content_type is None and not any(name.lower() in _TYPE_NAMES for name, _ in rows):
             raise ValueError("a body needs a content_type")
@@ -266,6 +271,7 @@ class Request:
                 if self.headers.overwrite_via(stamped, text):
                     via.text = stamped
                     parameters["rport"], parameters["received"] = str(rport), received
+                    self.__dict__.pop("_echo", None)
                     return
         self.overwrite_via(via.stamped(received, rport))
 
@@ -367,7 +373,7 @@ class Response(_Settable):
 
     @property
     def _rows(self) -> list[tuple[str, str]]:
-        return self._added if self._echo is None else [*_Echo.rows(self._echo.headers), *self._added]
+        return self._added if self._echo is None else [*self._echo.rows, *self._added]
 
     @property
     def headers(self) -> Headers:
@@ -382,7 +388,7 @@ class Response(_Settable):
         if self._echo is not None and self._echo is request._echo:
             return True
         via, rows = request.via.text, self._rows
-        if rows and rows[0][1] is via:  # as `Request.response` makes it
+        if rows and rows[0][1] == via:  # as `Request.response` makes it, whatever the rows behind it are
             return True
         return self.headers.values("Via")[:1] == [via]
 
@@ -425,7 +431,7 @@ class Response(_Settable):
         if server:
             added += f"Server: {refuse_line_breaks(server, 'a Server header field')}\r\n"
         text = (
-            f"SIP/2.0 {self.status} {self.reason}\r\n{echo.before}{to}{echo.after}"
+            f"SIP/2.0 {self.status} {self.reason}\r\n{echo.before}{to}{echo.after}\r\n"
             f"{added}Content-Length: {len(self.body)}\r\n\r\n"
         )
         return text.encode("utf-8", "surrogateescape") + self.body

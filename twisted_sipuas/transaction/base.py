@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from types import MappingProxyType
@@ -177,9 +176,9 @@ class BaseLayer:
     def stateless_tag(self, request: Request) -> str:
         """Return the To tag for *request* that every retransmission of it gets, and nobody can guess (8.2.7, 19.3)."""
         index = request.headers.index
-        text = index.get("via", _NO_VALUE)[0].partition(FEEDBACK)[0]  # what follows is ours, and another each time
+        text = index.get("via", _NO_VALUE)[0].partition(FEEDBACK)[0] + "\n"  # what follows is ours, another each time
         for key in _IDENTIFYING:
-            text += "\n" + index.get(key, _NO_VALUE)[0]
+            text += index.get(key, _NO_VALUE)[0] + "\n"
         octets = text.encode("utf-8", "surrogateescape")
         return hashlib.blake2b(octets, key=self._secret, digest_size=8).hexdigest()
 
@@ -271,7 +270,7 @@ class BaseLayer:
             if error.status in _CHALLENGES:
                 return  # no work that was taken: a flood of what is refused is no reason to refuse others
             pending = None
-        except (Exception, CancelledError) as error:  # as `call` does, without a function made for each request
+        except BaseException as error:  # as `call` does, without a function made for each request
             self._user_failed(transaction, error, Failure())
             pending = None
         if self._is_measured:

@@ -166,8 +166,10 @@ class TransactionLayer(BaseLayer):
         kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
         transaction = kind(key, request, self._to_tag(request), flow, route, self, merge_key(request))
         self._handed_over += 1
-        self._tell(transaction, self._transaction_user.request_received, request, transaction)
-        self._handed_over -= 1
+        try:
+            self._tell(transaction, self._transaction_user.request_received, request, transaction)
+        finally:
+            self._handed_over -= 1
         if self._is_stopped:
             transaction.abandon(EndReason.SHUTDOWN)
         elif transaction.state is not _TERMINATED:

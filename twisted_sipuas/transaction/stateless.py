@@ -188,8 +188,10 @@ class StatelessLayer(BaseLayer):
             self.refuse_malformed(request, fault, route)
             return
         self._handed_over += 1
-        self._tell(transaction, self._transaction_user.request_received, request, transaction)
-        self._handed_over -= 1
+        try:
+            self._tell(transaction, self._transaction_user.request_received, request, transaction)
+        finally:
+            self._handed_over -= 1
         if self._is_stopped:
             transaction.abandon(EndReason.SHUTDOWN)
         elif not transaction.ended:
