@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 
 from twisted.internet import reactor
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
@@ -27,7 +26,6 @@ class Greeter(UserAgentServer):
 
     accept = {"MESSAGE": ("text/plain",)}  # 415 and Accept follow from it
     log = Logger()
-    clock: IReactorTime  # the reactor, or what a test has in its place
 
     def handle_MESSAGE(self, request: Request, transaction: IServerTransaction) -> Response:
         sender, text = str(request.from_.uri), request.body.decode(errors="replace")
@@ -36,7 +34,7 @@ class Greeter(UserAgentServer):
 
     async def handle_INVITE(self, request: Request, transaction: IServerTransaction) -> Response:
         transaction.respond(request.response(180))
-        await deferLater(self.clock, 1)  # cancelled if the caller hangs up first
+        await deferLater(self.clock, 1)  # of the reactor, or a test; cancelled if the caller hangs up first
         raise SIPError(486)
 
 

@@ -35,7 +35,6 @@ class Telephone(AnsweringServer):
     async def handle_INVITE(self, request: Any, transaction: Any) -> None:  # type: ignore[override]
         if transaction.dialog is None:
             transaction.respond(request.response(180))
-            assert self.clock is not None
             await deferLater(self.clock, self.rings_for, lambda: None)
         AnsweringServer.handle_INVITE(self, request, transaction)
 
@@ -50,7 +49,6 @@ class Slow(AnsweringServer):
     """Takes a second before it says anything, so that the transaction sends 100."""
 
     async def handle_INVITE(self, request: Any, transaction: Any) -> None:  # type: ignore[override]
-        assert self.clock is not None
         await deferLater(self.clock, 1.0, lambda: None)
         AnsweringServer.handle_INVITE(self, request, transaction)
 

@@ -24,7 +24,7 @@ _log = Logger()
 class _Server(Protocol):
     """What bounds the handlers of a server."""
 
-    clock: IReactorTime | None
+    clock: IReactorTime
 
     @property
     def invite_timeout(self) -> float:

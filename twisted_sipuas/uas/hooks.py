@@ -17,7 +17,7 @@ __all__ = ["HooksAtWork"]
 class _Server(Protocol):
     """Whose hooks they are."""
 
-    clock: IReactorTime | None
+    clock: IReactorTime
 
     @property
     def handler_timeout(self) -> float:

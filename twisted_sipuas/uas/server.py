@@ -136,7 +136,7 @@ class UserAgentServer:
     ) -> None:
         self.authenticator = authenticator
         self.domains = frozenset(map(canonical_domain, domains))
-        self.clock = clock
+        self.clock: IReactorTime = clock  # type: ignore[assignment]  # until a service gives its own, by `use_clock`
         self._calls = Sessions(self) if "INVITE" in self._handlers else None
         self._at_work = HandlersAtWork(self, self._calls)
 

@@ -38,7 +38,7 @@ _Headers = tuple[tuple[str, str], ...]
 class _Server(Protocol):
     """What the calls need of the server that takes them."""
 
-    clock: IReactorTime | None
+    clock: IReactorTime
     max_dialogs: int
     max_call_time: float
 
