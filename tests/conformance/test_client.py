@@ -52,6 +52,26 @@ def test_past_its_bounds_nothing_is_sent() -> None:
     assert client.sent_count == 10
 
 
+def test_what_was_begun_is_ended_past_its_bounds() -> None:
+    """A call and a binding that are there as the run reaches its bound are ended, within the number of messages."""
+    client: Any = client_of("uas", "UDP")
+    acquaint(client)
+    client.send("INVITE")
+    client.gather(1.0)
+    client.sent_count = MOST_MESSAGES - 50
+    client.finish()
+    assert ours(client)[-1].message.method == "BYE"
+
+    client = client_of("registrar", "UDP")
+    acquaint(client)
+    client.ask("REGISTER", headers=(("Contact", "<sip:desk@192.0.2.1>"),))
+    client.wire.network.step(LONGEST_RUN)
+    results = list(run(client, chosen("registrar", "UDP", ["10.3-21"])))
+    assert results[0].remark == "the run has reached its bound"
+    client.is_ending = True
+    assert client.ask("REGISTER").contacts == []
+
+
 @pytest.mark.parametrize("server", ["uas", "telephone", "unattended"])
 def test_no_call_is_left(server: Any) -> None:
     """Each INVITE of a run has its ACK, and each call its BYE, or its CANCEL where it only rang."""

@@ -19,9 +19,12 @@ from twisted_sipuas.testing.ladder import Ladder, Passed, read
 __all__ = ["LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
 
 MOST_MESSAGES = 500
-"""Messages sent in one run; past that nothing more is judged."""
+"""Messages sent in one run; shortly before that nothing more is judged, and what is left up is ended."""
 LONGEST_RUN = 300.0
 """Seconds that a run may take; past that nothing more is judged."""
+CHALLENGES = frozenset({401, 407})
+"""What is answered to who has yet to say who he is; without state, as 8.2.7 recommends."""
+_KEPT_BACK = 50  # of those messages, for ending calls and removing bindings at the end
 _MOST_KEPT = 100  # answers to one request, and requests of the server's
 _GAP = 0.02  # seconds between two messages of ours
 _T1, _T2 = 0.5, 4.0
@@ -64,6 +67,8 @@ class Client:
         """Methods that this server does not answer at all."""
         self.unanswered_count = 0
         """How many requests got no response that was waited for."""
+        self.is_ending = False
+        """Whether what is sent now ends what a check began, which is due past the bounds of checks too."""
         self._usual: dict[str, Exchange | None] = {}
         self._channel: Channel | None = None
         self._open: list[Exchange] = []  # of the check that is being made
@@ -202,7 +207,9 @@ class Client:
 
     def transmit(self, octets: bytes, channel: Channel, note: str = "") -> None:
         """Send *octets* as they are, once it is time for another message; raises `NotJudged` past the bounds."""
-        if self.sent_count >= MOST_MESSAGES or self.wire.now() - self._started_at >= LONGEST_RUN:
+        if self.sent_count >= (MOST_MESSAGES if self.is_ending else MOST_MESSAGES - _KEPT_BACK):
+            raise NotJudged("the run has reached its bound")
+        if self.wire.now() - self._started_at >= LONGEST_RUN and not self.is_ending:
             raise NotJudged("the run has reached its bound")
         self._pause()
         self._next_at = self.wire.now() + _GAP
@@ -331,12 +338,14 @@ class Client:
                 self._backlog.append(arrival)
 
     def _known(self, request: Request, octets: bytes, channel: Channel, branch: str, acknowledges: bool) -> Exchange:
+        was_ending, self.is_ending = self.is_ending, True
         exchange = Exchange(request, octets, channel, branch, self.wire.now(), acknowledges=acknowledges)
         self.exchanges.append(exchange)
         self._open.append(exchange)
         return exchange
 
     def _remote_target(self, answer: Answer) -> str:
+            self.is_ending = was_ending
         try:
             return str(NameAddr(answer.headers.values("Contact")[0]).uri)
         except (IndexError, MessageSyntaxError):

@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from twisted_sipuas.conformance.check import ROLES, Check, Result
@@ -157,21 +158,22 @@ def _judged(client: Client, checks: Sequence[Check], is_json: bool) -> list[Resu
     """Make *checks*, print what comes of them, as text while they are made, and return it."""
     about = f"{client.wire.transport} {client.wire.server}"
     results: list[Result] = []
+    with closing(run(client, checks)) as judged:  # closed where nobody reads what is printed, too
 
-    def kept() -> Iterator[Result]:
-        for result in run(client, checks):
-            results.append(result)
-            yield result
+        def kept() -> Iterator[Result]:
+            for result in judged:
+                results.append(result)
+                yield result
 
-    if is_json:
-        results.extend(run(client, checks))
-        _print(as_json(results, server=about, role=client.target.role))
+        if is_json:
+            results.extend(judged)
+            _print(as_json(results, server=about, role=client.target.role))
+            return results
+        _print(f"{about} as {client.target.role}, {client.target.uri}")
+        for line in as_text(kept()):
+            _print(line)
+        _print("", counts(results))
         return results
-    _print(f"{about} as {client.target.role}, {client.target.uri}")
-    for line in as_text(kept()):
-        _print(line)
-    _print("", counts(results))
-    return results
 
 
 def _client(options: argparse.Namespace, make_wire: Callable[[str, Address, float], Wire]) -> Client:
