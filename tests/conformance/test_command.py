@@ -127,6 +127,16 @@ def test_what_a_server_says_does_not_reach_the_terminal_as_it_is(judge_server: A
     assert "\x1b" not in printed
 
 
+def test_a_trace_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None:
+    """Control characters, and octets that are no text, are printed as text in a trace too."""
+    fault = status("501", "200 \x1b[2J\xe9")
+    exit_status, printed, _ = judge_server("uas", "--only", "21.5.2", "--trace", fault=fault)
+    assert exit_status == 0
+    assert "200 \\x1b[2J" in printed.splitlines()[-1]
+    assert "\x1b" not in printed
+    printed.encode()
+
+
 def test_no_answer(judge_server: Any) -> None:
     """A server that does not answer is exit status 2, and one line."""
     exit_status, printed, error = judge_server("uas", fault=ignores(""))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from twisted_sipuas.conformance.check import ROLES, Check, Result
 from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES, Client, Target
-from twisted_sipuas.conformance.report import as_json, as_text, check_lines, counts, exit_status
+from twisted_sipuas.conformance.report import as_json, as_text, check_lines, counts, exit_status, printable
 from twisted_sipuas.conformance.run import Unusable, acquaint, chosen, run
 from twisted_sipuas.conformance.wire import SocketWire, Wire
 from twisted_sipuas.errors import MessageSyntaxError, StartError
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
         acquaint(client)
         results = _judged(client, checks, options.json)
         if options.trace:
-            _print("", str(client.ladder))
+            _print("", *(printable(str(passed)) for passed in client.ladder))
     except Unusable as fault:
         return _unusable(parser, fault)
     except KeyboardInterrupt:
