@@ -16,7 +16,7 @@ from twisted_sipuas.syntax.fields import NameAddr
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing.ladder import Ladder, Passed, read
 
-__all__ = ["LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
+__all__ = ["CHALLENGES", "LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
 
 MOST_MESSAGES = 500
 """Messages sent in one run; shortly before that nothing more is judged, and what is left up is ended."""
@@ -199,8 +199,16 @@ class Client:
     def resend(self, exchange: Exchange) -> list[Answer]:
         """Send the request of *exchange* again, and return what comes for it next; raises `Broken` if nothing does."""
         before = len(exchange.answers)
-        self.transmit(exchange.octets, exchange.channel)
-        self.gather(self.target.timeout, until=lambda: len(exchange.answers) > before)
+
+        def is_answered() -> bool:
+            return len(exchange.answers) > before
+
+        end, interval = self.wire.now() + self.target.timeout, _T1
+        while not is_answered() and (left := end - self.wire.now()) > 0:
+            self.transmit(exchange.octets, exchange.channel)
+            is_datagram = exchange.channel.transport == "UDP"  # and may be lost
+            self.gather(min(interval, left) if is_datagram else left, until=is_answered)
+            interval = min(2 * interval, _T2)
         if len(exchange.answers) == before:
             raise Broken(f"no answer to {exchange.method} sent again")
         return exchange.answers[before:]
@@ -299,16 +307,45 @@ class Client:
         if answer.status != usual.status:
             raise Broken(f"{answer.name}, where a plain {method or self.method} gets {usual.name}")
 
+    def expect_refusal(self, answer: Answer, status: int, what: str) -> None:
+        """Raise `Broken` unless *answer*, which is to *what*, has *status*.
+
+        Who is asking is looked at before what is asked for (8.2), so `NotJudged` is raised for a challenge, and for
+        what every plain request gets: there the server did not come to where *status* is due.
+        """
+        if answer.status == status:
+            return
+        if answer.status in CHALLENGES:
+            raise NotJudged(f"{what} got {answer.name}")
+        if answer.status >= (400 if self.target.role == "redirect" else 300):
+            for specimen in self.specimens:
+                if specimen.final is not None and specimen.final.status == answer.status:
+                    raise NotJudged(f"{what} got {answer.name}, as a plain {specimen.method} does")
+        raise Broken(f"{what} got {answer.name}")
+
+    def expect_transaction(self, answer: Answer) -> None:
+        """Raise `NotJudged` if *answer* is one that even a server with transactions may give without (8.2.7)."""
+        if answer.status in CHALLENGES:
+            raise NotJudged(f"INVITE got {answer.name}, which may be sent without a transaction")
+
+    @property
+    def round_trip(self) -> float:
+        """The seconds that the quickest answer so far took: the way to the server and back is no longer."""
+        taken = [one.answers[0].time - one.sent_at for one in self.exchanges if one.answers]
+        return max(0.0, min(taken, default=0.0))
+
     # The end of a check
 
     def finish(self) -> None:
         """End what the check has left open: cancel, acknowledge and end its calls."""
+        was_ending, self.is_ending = self.is_ending, True
         try:
             for exchange in tuple(self._open):  # ending one opens others
                 exchange.acknowledges = True
                 if exchange.method == "INVITE" and exchange.answers and not exchange.is_over:
                     self._end(exchange)
         finally:
+            self.is_ending = was_ending
             self._open.clear()
             for channel in self._extra:
                 channel.close()
@@ -338,14 +375,12 @@ class Client:
                 self._backlog.append(arrival)
 
     def _known(self, request: Request, octets: bytes, channel: Channel, branch: str, acknowledges: bool) -> Exchange:
-        was_ending, self.is_ending = self.is_ending, True
         exchange = Exchange(request, octets, channel, branch, self.wire.now(), acknowledges=acknowledges)
         self.exchanges.append(exchange)
         self._open.append(exchange)
         return exchange
 
     def _remote_target(self, answer: Answer) -> str:
-            self.is_ending = was_ending
         try:
             return str(NameAddr(answer.headers.values("Contact")[0]).uri)
         except (IndexError, MessageSyntaxError):

@@ -196,10 +196,10 @@ def _numeric(host: str, port: int) -> str:
         return str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
     except OSError as error:
         raise StartError(f"{host} has no address: {error.strerror or error}") from None
-
-
     except UnicodeError:  # what no name of the DNS can be: too long, or with an empty label
         raise StartError(f"{host} has no address: it is no host name") from None
+
+
 def _print(*lines: str) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")

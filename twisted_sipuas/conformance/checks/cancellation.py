@@ -105,6 +105,8 @@ def _cancelled(client: Client, headers: tuple[tuple[str, str], ...] = ()) -> tup
         invite = _answered(client, (("Require", "x-conformance-unknown"),))
         if invite.final is not None and invite.final.status < 300:
             raise NotJudged(f"INVITE was answered {invite.final.name} before it could be cancelled")
+    if invite.final is not None:
+        client.expect_transaction(invite.final)
     return invite, client.cancel(invite, headers)
 
 
