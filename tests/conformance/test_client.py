@@ -180,6 +180,20 @@ def test_a_flood_of_responses() -> None:
     assert max(len(exchange.answers) for exchange in client.exchanges) <= 100
 
 
+def test_a_cseq_that_is_empty() -> None:
+    """A response whose CSeq is empty is judged like any other."""
+
+    def change(text: Any) -> Any:
+        return [text.replace("SIP/2.0 405", "SIP/2.0 200").replace("CSeq: 1 PUBLISH", "CSeq: ")]
+
+    client = client_of("uas", "UDP", Fault(to_client=change))
+    acquaint(client)
+    assert (
+        judge(client, BY_NAME["known_method_gets_405"]).remark
+        == "PUBLISH, which is not in Allow, got 200 Method Not Allowed"
+    )
+
+
 @given(st.data())
 def test_whatever_a_server_sends(data: Any) -> None:
     """Whatever octets of its responses are others, every check ends in a result."""
