@@ -157,7 +157,7 @@ async def test_new_connections_share_one() -> None:
                 assert service.counters["connections"] == 1
 
 
-@pytest.mark.requirement("18.4-3")
+@pytest.mark.requirement("17.2.4-2")
 @pytest_twisted.ensureDeferred
 async def test_no_way_to_a_client_that_is_gone() -> None:
     """When the new connection fails too, the transaction is told that its transport failed (18.4, 17.2.4)."""
