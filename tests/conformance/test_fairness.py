@@ -117,13 +117,17 @@ def test_a_datagram_that_is_lost(server: Any, name: Any, lost: Any) -> None:
     assert judge(client, BY_NAME[name]).outcome is Outcome.HOLDS, client.ladder
 
 
-def test_a_long_way() -> None:
-    """Of the 200 ms until a response (17.2.1) those are not counted that the way to the server and back takes."""
-    client: Any = client_of("redirect", "UDP")
-    client.wire.network._latency = 0.35
+@pytest.mark.parametrize("latency", [0.3, 0.8])
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_long_way(server: Any, transport: Any, latency: Any) -> None:
+    """The time that the way to a server and back takes is not held against it, nor what was on its way meanwhile."""
+    client: Any = client_of(server, transport)
+    client.wire.network._latency = latency
     acquaint(client)
-    assert judge(client, BY_NAME["invite_is_answered_at_once"]).outcome is Outcome.HOLDS, client.ladder
-    assert client.round_trip == pytest.approx(0.7)
+    results = list(run(client, chosen(SERVERS[server][0], transport)))
+    assert [result for result in results if result.outcome is Outcome.BROKEN] == [], client.ladder
+    assert client.round_trip == pytest.approx(2 * latency)
 
 
 def test_a_refusal_that_is_not_sent_again() -> None:

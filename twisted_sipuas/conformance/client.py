@@ -180,6 +180,7 @@ class Client:
             self.gather(min(interval, left), until=is_over)
             if not is_over() and not exchange.answers and left > interval:
                 if exchange.channel.transport == "UDP":
+                    exchange.sent_count += 1
                     self.transmit(exchange.octets, exchange.channel, "again")
                 interval = min(2 * interval, _T2)
 
@@ -203,15 +204,23 @@ class Client:
         def is_answered() -> bool:
             return len(exchange.answers) > before
 
-        end, interval = self.wire.now() + self.target.timeout, _T1
-        while not is_answered() and (left := end - self.wire.now()) > 0:
-            self.transmit(exchange.octets, exchange.channel)
-            is_datagram = exchange.channel.transport == "UDP"  # and may be lost
-            self.gather(min(interval, left) if is_datagram else left, until=is_answered)
-            interval = min(2 * interval, _T2)
+        self.insist(exchange, is_answered)
         if len(exchange.answers) == before:
             raise Broken(f"no answer to {exchange.method} sent again")
         return exchange.answers[before:]
+
+    def insist(self, exchange: Exchange, until: Callable[[], bool]) -> None:
+        """Send the request of *exchange*, by UDP again and again, until something came that makes *until* true."""
+        end, interval = self.wire.now() + self.target.timeout, _T1
+        while not until() and (left := end - self.wire.now()) > 0:
+            exchange.sent_count += 1
+            self.transmit(exchange.octets, exchange.channel)
+            self.gather(min(interval, left) if exchange.channel.transport == "UDP" else left, until)
+            interval = min(2 * interval, _T2)
+
+    def settle(self, seconds: float = 0.0) -> None:
+        """Take what was on its way as the server got what was sent last, and what comes within *seconds* after that."""
+        self.gather(self.round_trip + seconds)
 
     def transmit(self, octets: bytes, channel: Channel, note: str = "") -> None:
         """Send *octets* as they are, once it is time for another message; raises `NotJudged` past the bounds."""
@@ -331,7 +340,11 @@ class Client:
     @property
     def round_trip(self) -> float:
         """The seconds that the quickest answer so far took: the way to the server and back is no longer."""
-        taken = [one.answers[0].time - one.sent_at for one in self.exchanges if one.answers]
+        taken = [
+            one.answers[0].time - one.sent_at
+            for one in self.exchanges
+            if one.answers and one.method != "CANCEL" and one.has_call_id_of(one.answers[0])
+        ]
         return max(0.0, min(taken, default=0.0))
 
     # The end of a check

@@ -79,7 +79,7 @@ def repeated_invite_gets_refusal(client: Client) -> None:
 def ack_ends_retransmissions(client: Client) -> None:
     exchange, answer = _refused(client)
     client.ack(exchange, answer)
-    client.gather(0.1)
+    client.settle(0.1)
     count = len(exchange.finals)
     client.gather(1.7)
     if len(exchange.finals) > count + 1:  # one may have crossed the ACK
@@ -90,10 +90,10 @@ def ack_ends_retransmissions(client: Client) -> None:
 def further_acks_are_absorbed(client: Client) -> None:
     exchange, answer = _refused(client)
     client.ack(exchange, answer)
-    client.gather(0.1)
+    client.settle(0.1)
     count = len(exchange.answers)
     client.ack(exchange, answer)
-    client.gather(0.5)
+    client.settle(0.5)
     if len(exchange.answers) > count:
         raise Broken(f"{exchange.answers[-1].name} after the second ACK")
 
@@ -128,17 +128,18 @@ def sent_by_tells_transactions_apart(client: Client) -> None:
     first = client.prepare()
     client.transmit(first.octets, first.channel)
     client.final(first)
-    second = client.send(channel=client.open(), branch=first.branch)
-    client.gather(client.target.timeout, until=lambda: _is_answered(second))
+    second = client.prepare(channel=client.open(), branch=first.branch)
+    client.insist(second, lambda: _is_answered(second))
     if not _is_answered(second):
         raise Broken("no answer to a request with the branch of another and a sent-by of its own")
 
 
 @judges("17.2.3-5", Level.IS, "without the cookie, requests are told apart by Call-ID")
 def call_id_tells_old_requests_apart(client: Client) -> None:
-    first = client.ask(branch="1")
-    second = client.ask(branch="1")
-    if first.text("Call-ID") == second.text("Call-ID"):
+    client.ask(branch="1")
+    second = client.prepare(branch="1")
+    client.insist(second, lambda: _is_answered(second))
+    if not _is_answered(second):
         raise Broken("two requests with branch=1 got one response")
 
 
