@@ -159,6 +159,12 @@ def test_a_server_that_says_nothing() -> None:
         acquaint(client_of("uas", "UDP", ignores("")))
 
 
+def test_a_server_that_only_rings() -> None:
+    """A telephone that answers no OPTIONS and lets an INVITE ring is not said to answer nothing."""
+    with pytest.raises(Unusable, match="has no final answer within 2 s, but 180 Ringing, by UDP"):
+        acquaint(client_of("unattended", "UDP", ignores("^OPTIONS")))
+
+
 @pytest.mark.parametrize(
     "fault", [lambda: doubled("SIP/2.0"), lambda: followed("INVITE"), lambda: followed("NONSENSE")]
 )

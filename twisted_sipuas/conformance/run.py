@@ -43,7 +43,7 @@ def acquaint(client: Client) -> None:
         if client.specimen(method) is None:
             client.unanswered.add(method)
             if method == "REGISTER" or client.specimen("INVITE") is None:
-                raise Unusable(f"{client.wire.server} does not answer {method} by {client.wire.transport}")
+                raise Unusable(f"{client.wire.server} {_silence(client, method)} by {client.wire.transport}")
             client.method = "INVITE"
         elif method == "REGISTER":
             bound = client.usual(method).contacts if client.usual(method).status == 200 else []
@@ -55,6 +55,14 @@ def acquaint(client: Client) -> None:
         raise Unusable(f"the answer cannot be read: {fault}") from None
     finally:
         _finish(client)
+
+
+def _silence(client: Client, method: str) -> str:
+    """Say how nothing final was answered to *method*, nor to what else was tried."""
+    came = [exchange.answers[-1].name for exchange in client.exchanges if exchange.answers]
+    if not came:
+        return f"does not answer {method}"
+    return f"has no final answer within {client.target.timeout:g} s, but {came[-1]},"
 
 
 def run(client: Client, checks: Iterable[Check]) -> Generator[Result, None, None]:
