@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.servers import client_of
-from tests.conformance.virtual import Fault, VirtualWire, ignores, replies, status, without
+from tests.conformance.virtual import Fault, VirtualWire, altered, ignores, replies, status, without
 from twisted_sipuas.conformance import CHECKS
 from twisted_sipuas.conformance.command import main
 from twisted_sipuas.conformance.wire import StreamReader
@@ -135,6 +135,15 @@ def test_a_trace_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None
     assert "200 \\x1b[2J" in printed.splitlines()[-1]
     assert "\x1b" not in printed
     printed.encode()
+
+
+def test_why_a_server_is_unusable_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None:
+    """What a registrar says that cannot be judged is printed as text too."""
+    fault = altered(r"SIP/2.0 200 OK\r\n", "SIP/2.0 200 \x1b[2J\r\nContact: <\r\n")
+    exit_status, _, error = judge_server("registrar", fault=fault)
+    assert exit_status == 2
+    assert "200 \\x1b[2J has a malformed Contact" in error
+    assert "\x1b" not in error
 
 
 def test_no_answer(judge_server: Any) -> None:

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
 
 
 def _unusable(parser: argparse.ArgumentParser, fault: Exception) -> int:
-    sys.stderr.write(f"{parser.prog}: {fault}\n")
+    sys.stderr.write(printable(f"{parser.prog}: {fault}") + "\n")
     return 2
 
 
