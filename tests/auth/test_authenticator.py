@@ -99,7 +99,7 @@ def test_opaque(checker: Any) -> None:
 
 
 @pytest.mark.requirement("26.3.1-3", "8760-2", "8760-3")
-@pytest.mark.parametrize("algorithm", [algorithm.name for algorithm in ALGORITHMS.values()])
+@pytest.mark.parametrize("algorithm", ["MD5", "MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256", "SHA-512-256-sess"])
 @pytest.mark.parametrize("qop", ["auth", "auth-int"])
 def test_right_digest(checker: Any, algorithm: str, qop: str) -> None:
     """A right digest is accepted by every algorithm and qop, and a handler finds who sent the request (22.2)."""

@@ -84,7 +84,6 @@ def test_worked_examples(name: str) -> None:
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters=":\r\n\0"), max_size=20)
 
 
-@pytest.mark.requirement("8760-2")
 @given(
     algorithm=st.sampled_from(sorted(algorithm.name for algorithm in ALGORITHMS.values())),
     username=TEXT, password=TEXT, realm=TEXT, nonce=TEXT, uri=TEXT, cnonce=TEXT.filter(bool),

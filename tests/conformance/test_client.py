@@ -52,6 +52,26 @@ def test_past_its_bounds_nothing_is_sent() -> None:
     assert client.sent_count == 10
 
 
+def test_what_was_begun_is_ended_past_its_bounds() -> None:
+    """A call and a binding that are there as the run reaches its bound are ended, within the number of messages."""
+    client: Any = client_of("uas", "UDP")
+    acquaint(client)
+    client.send("INVITE")
+    client.gather(1.0)
+    client.sent_count = MOST_MESSAGES - 50
+    client.finish()
+    assert ours(client)[-1].message.method == "BYE"
+
+    client = client_of("registrar", "UDP")
+    acquaint(client)
+    client.ask("REGISTER", headers=(("Contact", "<sip:desk@192.0.2.1>"),))
+    client.wire.network.step(LONGEST_RUN)
+    results = list(run(client, chosen("registrar", "UDP", ["10.3-21"])))
+    assert results[0].remark == "the run has reached its bound"
+    client.is_ending = True
+    assert client.ask("REGISTER").contacts == []
+
+
 @pytest.mark.parametrize("server", ["uas", "telephone", "unattended"])
 def test_no_call_is_left(server: Any) -> None:
     """Each INVITE of a run has its ACK, and each call its BYE, or its CANCEL where it only rang."""
@@ -139,6 +159,12 @@ def test_a_server_that_says_nothing() -> None:
         acquaint(client_of("uas", "UDP", ignores("")))
 
 
+def test_a_server_that_only_rings() -> None:
+    """A telephone that answers no OPTIONS and lets an INVITE ring is not said to answer nothing."""
+    with pytest.raises(Unusable, match="has no final answer within 2 s, but 180 Ringing, by UDP"):
+        acquaint(client_of("unattended", "UDP", ignores("^OPTIONS")))
+
+
 @pytest.mark.parametrize(
     "fault", [lambda: doubled("SIP/2.0"), lambda: followed("INVITE"), lambda: followed("NONSENSE")]
 )
@@ -158,6 +184,20 @@ def test_a_flood_of_responses() -> None:
     list(run(client, chosen("redirect", "UDP", ["8.3"])))
     assert client.sent_count <= MOST_MESSAGES
     assert max(len(exchange.answers) for exchange in client.exchanges) <= 100
+
+
+def test_a_cseq_that_is_empty() -> None:
+    """A response whose CSeq is empty is judged like any other."""
+
+    def change(text: Any) -> Any:
+        return [text.replace("SIP/2.0 405", "SIP/2.0 200").replace("CSeq: 1 PUBLISH", "CSeq: ")]
+
+    client = client_of("uas", "UDP", Fault(to_client=change))
+    acquaint(client)
+    assert (
+        judge(client, BY_NAME["known_method_gets_405"]).remark
+        == "PUBLISH, which is not in Allow, got 200 Method Not Allowed"
+    )
 
 
 @given(st.data())

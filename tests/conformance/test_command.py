@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.servers import client_of
-from tests.conformance.virtual import Fault, VirtualWire, ignores, replies, status, without
+from tests.conformance.virtual import Fault, VirtualWire, altered, ignores, replies, status, without
 from twisted_sipuas.conformance import CHECKS
 from twisted_sipuas.conformance.command import main
 from twisted_sipuas.conformance.wire import StreamReader
@@ -127,6 +127,25 @@ def test_what_a_server_says_does_not_reach_the_terminal_as_it_is(judge_server: A
     assert "\x1b" not in printed
 
 
+def test_a_trace_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None:
+    """Control characters, and octets that are no text, are printed as text in a trace too."""
+    fault = status("501", "200 \x1b[2J\xe9")
+    exit_status, printed, _ = judge_server("uas", "--only", "21.5.2", "--trace", fault=fault)
+    assert exit_status == 0
+    assert "200 \\x1b[2J" in printed.splitlines()[-1]
+    assert "\x1b" not in printed
+    printed.encode()
+
+
+def test_why_a_server_is_unusable_does_not_reach_the_terminal_as_it_is(judge_server: Any) -> None:
+    """What a registrar says that cannot be judged is printed as text too."""
+    fault = altered(r"SIP/2.0 200 OK\r\n", "SIP/2.0 200 \x1b[2J\r\nContact: <\r\n")
+    exit_status, _, error = judge_server("registrar", fault=fault)
+    assert exit_status == 2
+    assert "200 \\x1b[2J has a malformed Contact" in error
+    assert "\x1b" not in error
+
+
 def test_no_answer(judge_server: Any) -> None:
     """A server that does not answer is exit status 2, and one line."""
     exit_status, printed, error = judge_server("uas", fault=ignores(""))
@@ -159,10 +178,46 @@ def test_unusable_arguments(capsys: Any, arguments: Any, said: Any) -> None:
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_host_without_an_address(capsys: Any) -> None:
-    """A host that has no address is exit status 2, and one line that names it."""
-    assert main(["udp:host.invalid", "--role", "uas"]) == 2
-    assert "host.invalid has no address" in capsys.readouterr().err
+@pytest.mark.parametrize("host", ["host.invalid", "host..invalid", f"{'a' * 70}.invalid"])
+def test_a_host_without_an_address(capsys: Any, host: Any) -> None:
+    """A host that has no address, or is no name at all, is exit status 2, and one line that names it."""
+    assert main([f"udp:{host}", "--role", "uas"]) == 2
+    said = capsys.readouterr().err
+    assert f"{host} has no address" in said
+    assert said.count("\n") == 1
+
+
+class _Stopped:
+    """An output that stops the command, once something of *seen* was printed."""
+
+    def __init__(self, seen: str, fault: BaseException) -> None:
+        self._seen, self._fault = seen, fault
+
+    def write(self, text: str) -> None:
+        if self._seen in text:
+            raise self._fault
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("fault", "exit_status"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 1)])
+def test_who_interrupts_leaves_no_binding(monkeypatch: Any, fault: Any, exit_status: Any) -> None:
+    """Ctrl-C, and a reader that has seen enough, leave the registrar without bindings."""
+    client: Any = client_of("registrar", "UDP")
+    arguments = ["udp:198.51.100.1", "--role", "registrar", "--uri", client.target.uri, "--only", "10.3"]
+    made = []
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    monkeypatch.setattr(sys, "stdout", _Stopped(" 10.3-21 ", fault))
+    monkeypatch.setattr("sys.stdout.fileno", lambda: -1, raising=False)
+
+    def make_wire(*_: Any) -> Any:
+        made.append(client.wire)
+        return client.wire
+
+    assert main(arguments, make_wire) == exit_status
+    monkeypatch.undo()
+    assert client.ask("REGISTER").contacts == []
 
 
 def test_runs_as_a_module() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -379,6 +380,23 @@ async def test_by_a_new_connection(transport: Any, size: int) -> None:
         assert serving.service.counters["connections"] == 1
         await port.stopListening()
         await listening.stopListening()
+
+
+@pytest.mark.requirement("18.4-3")
+@pytest_twisted.ensureDeferred
+async def test_connection_refused() -> None:
+    """A request whose connection is refused fails at once, and not after the 32 seconds of Timer F (18.4)."""
+    async with Serving() as serving:
+        peer = Peer()
+        port = reactor.listenUDP(0, peer, interface="127.0.0.1")
+        peer.transport.write(OPTIONS.to_bytes(), ("127.0.0.1", serving.port))
+        flow = await serving.flows.get()
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # and does not listen
+            next_hop = parse_uri(f"sip:alice@127.0.0.1:{nobody.getsockname()[1]};transport=tcp")
+            with pytest.raises(TransportError, match="no way to the next hop by TCP"):
+                await serving.service.send_request(bye(), next_hop, flow, False)
+        await port.stopListening()
 
 
 @pytest_twisted.ensureDeferred

@@ -17,10 +17,12 @@ from twisted.internet.threads import deferToThread
 
 from twisted_sipuas.interfaces import Address, EndReason, IServerTransaction
 from twisted_sipuas.service import SIPService
+from twisted_sipuas.syntax.fields import Contact
 from twisted_sipuas.syntax.message import Request, Response
 from twisted_sipuas.syntax.parsing import parse_message
 from twisted_sipuas.testing import RecordingFlow, RecordingTransactionUser, make_request
 from twisted_sipuas.transport.limits import TransportLimits
+from twisted_sipuas.uas.dialog import contact_uri
 
 reactor: Any = the_reactor
 
@@ -155,7 +157,7 @@ async def test_new_connections_share_one() -> None:
                 assert service.counters["connections"] == 1
 
 
-@pytest.mark.requirement("18.4-3")
+@pytest.mark.requirement("17.2.4-2")
 @pytest_twisted.ensureDeferred
 async def test_no_way_to_a_client_that_is_gone() -> None:
     """When the new connection fails too, the transaction is told that its transport failed (18.4, 17.2.4)."""
@@ -336,16 +338,25 @@ async def test_udp_and_tcp() -> None:
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest_twisted.ensureDeferred
 async def test_every_way_to_a_uri(transport: str) -> None:
-    """A URI that names our address and port and no transport reaches us by UDP and by TCP (18.2.1; RFC 3263, 4.1)."""
-    async with serving() as service:
-        host, port = address(service, "udp")
+    """The Contact that we give out, which names no transport, reaches us by UDP and by TCP (18.2.1; RFC 3263, 4.1)."""
+
+    def answer(request: Request, transaction: IServerTransaction) -> None:
+        transaction.respond(request.response(200, contacts=[contact_uri(request, transaction.flow)]))
+
+    def ask(kind: int, to: Any, request: Request) -> Any:
+        with socket.socket(type=kind) as client:
+            client.settimeout(5)
+            client.connect(tuple(to))
+            client.sendall(request.to_bytes())
+            return parse_message(client.recv(4096))
+
+    ours: Any = {"sent_by": "127.0.0.1;rport", "headers": (("Contact", "<sip:alice@127.0.0.1>"),)}
+    async with serving(user=RecordingTransactionUser(answer)) as service:
+        request = make_request("OPTIONS", **ours)
+        response = await deferToThread(ask, socket.SOCK_DGRAM, address(service, "udp"), request)
+        uri: Any = Contact(response.headers.get("Contact")).uri
+        assert not uri.parameters
+        request = make_request("OPTIONS", str(uri), transport=transport, branch="z9hG4bKx", call_id="x", **ours)
         kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
-
-        def ask() -> bytes:
-            with socket.socket(type=kind) as client:
-                client.settimeout(5)
-                client.connect((host, port))
-                client.sendall(make_request("OPTIONS", transport=transport, sent_by="127.0.0.1;rport").to_bytes())
-                return client.recv(4096)
-
-        assert (await deferToThread(ask)).startswith(b"SIP/2.0 200")
+        response = await deferToThread(ask, kind, (uri.host, uri.port), request)
+        assert response.status == 200

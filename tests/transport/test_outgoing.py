@@ -194,6 +194,7 @@ def test_unknown_transport_is_not_located() -> None:
     assert bench.zone.queries == []
 
 
+@pytest.mark.requirement("18.4-3")
 def test_next_address() -> None:
     """If one address of a name cannot be connected to, the next is tried; then there is no way (RFC 3263, 4.3)."""
     bench = Bench("192.0.2.7", "192.0.2.8")

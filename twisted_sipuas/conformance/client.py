@@ -16,12 +16,15 @@ from twisted_sipuas.syntax.fields import NameAddr
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing.ladder import Ladder, Passed, read
 
-__all__ = ["LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
+__all__ = ["CHALLENGES", "LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
 
 MOST_MESSAGES = 500
-"""Messages sent in one run; past that nothing more is judged."""
+"""Messages sent in one run; shortly before that nothing more is judged, and what is left up is ended."""
 LONGEST_RUN = 300.0
 """Seconds that a run may take; past that nothing more is judged."""
+CHALLENGES = frozenset({401, 407})
+"""What is answered to who has yet to say who he is; without state, as 8.2.7 recommends."""
+_KEPT_BACK = 50  # of those messages, for ending calls and removing bindings at the end
 _MOST_KEPT = 100  # answers to one request, and requests of the server's
 _GAP = 0.02  # seconds between two messages of ours
 _T1, _T2 = 0.5, 4.0
@@ -64,6 +67,8 @@ class Client:
         """Methods that this server does not answer at all."""
         self.unanswered_count = 0
         """How many requests got no response that was waited for."""
+        self.is_ending = False
+        """Whether what is sent now ends what a check began, which is due past the bounds of checks too."""
         self._usual: dict[str, Exchange | None] = {}
         self._channel: Channel | None = None
         self._open: list[Exchange] = []  # of the check that is being made
@@ -175,6 +180,7 @@ class Client:
             self.gather(min(interval, left), until=is_over)
             if not is_over() and not exchange.answers and left > interval:
                 if exchange.channel.transport == "UDP":
+                    exchange.sent_count += 1
                     self.transmit(exchange.octets, exchange.channel, "again")
                 interval = min(2 * interval, _T2)
 
@@ -194,15 +200,33 @@ class Client:
     def resend(self, exchange: Exchange) -> list[Answer]:
         """Send the request of *exchange* again, and return what comes for it next; raises `Broken` if nothing does."""
         before = len(exchange.answers)
-        self.transmit(exchange.octets, exchange.channel)
-        self.gather(self.target.timeout, until=lambda: len(exchange.answers) > before)
+
+        def is_answered() -> bool:
+            return len(exchange.answers) > before
+
+        self.insist(exchange, is_answered)
         if len(exchange.answers) == before:
             raise Broken(f"no answer to {exchange.method} sent again")
         return exchange.answers[before:]
 
+    def insist(self, exchange: Exchange, until: Callable[[], bool]) -> None:
+        """Send the request of *exchange*, by UDP again and again, until something came that makes *until* true."""
+        end, interval = self.wire.now() + self.target.timeout, _T1
+        while not until() and (left := end - self.wire.now()) > 0:
+            exchange.sent_count += 1
+            self.transmit(exchange.octets, exchange.channel)
+            self.gather(min(interval, left) if exchange.channel.transport == "UDP" else left, until)
+            interval = min(2 * interval, _T2)
+
+    def settle(self, seconds: float = 0.0) -> None:
+        """Take what was on its way as the server got what was sent last, and what comes within *seconds* after that."""
+        self.gather(self.round_trip + seconds)
+
     def transmit(self, octets: bytes, channel: Channel, note: str = "") -> None:
         """Send *octets* as they are, once it is time for another message; raises `NotJudged` past the bounds."""
-        if self.sent_count >= MOST_MESSAGES or self.wire.now() - self._started_at >= LONGEST_RUN:
+        if self.sent_count >= (MOST_MESSAGES if self.is_ending else MOST_MESSAGES - _KEPT_BACK):
+            raise NotJudged("the run has reached its bound")
+        if self.wire.now() - self._started_at >= LONGEST_RUN and not self.is_ending:
             raise NotJudged("the run has reached its bound")
         self._pause()
         self._next_at = self.wire.now() + _GAP
@@ -292,16 +316,49 @@ class Client:
         if answer.status != usual.status:
             raise Broken(f"{answer.name}, where a plain {method or self.method} gets {usual.name}")
 
+    def expect_refusal(self, answer: Answer, status: int, what: str) -> None:
+        """Raise `Broken` unless *answer*, which is to *what*, has *status*.
+
+        Who is asking is looked at before what is asked for (8.2), so `NotJudged` is raised for a challenge, and for
+        what every plain request gets: there the server did not come to where *status* is due.
+        """
+        if answer.status == status:
+            return
+        if answer.status in CHALLENGES:
+            raise NotJudged(f"{what} got {answer.name}")
+        if answer.status >= (400 if self.target.role == "redirect" else 300):
+            for specimen in self.specimens:
+                if specimen.final is not None and specimen.final.status == answer.status:
+                    raise NotJudged(f"{what} got {answer.name}, as a plain {specimen.method} does")
+        raise Broken(f"{what} got {answer.name}")
+
+    def expect_transaction(self, answer: Answer) -> None:
+        """Raise `NotJudged` if *answer* is one that even a server with transactions may give without (8.2.7)."""
+        if answer.status in CHALLENGES:
+            raise NotJudged(f"INVITE got {answer.name}, which may be sent without a transaction")
+
+    @property
+    def round_trip(self) -> float:
+        """The seconds that the quickest answer so far took: the way to the server and back is no longer."""
+        taken = [
+            one.answers[0].time - one.sent_at
+            for one in self.exchanges
+            if one.answers and one.method != "CANCEL" and one.has_call_id_of(one.answers[0])
+        ]
+        return max(0.0, min(taken, default=0.0))
+
     # The end of a check
 
     def finish(self) -> None:
         """End what the check has left open: cancel, acknowledge and end its calls."""
+        was_ending, self.is_ending = self.is_ending, True
         try:
             for exchange in tuple(self._open):  # ending one opens others
                 exchange.acknowledges = True
                 if exchange.method == "INVITE" and exchange.answers and not exchange.is_over:
                     self._end(exchange)
         finally:
+            self.is_ending = was_ending
             self._open.clear()
             for channel in self._extra:
                 channel.close()

@@ -8,11 +8,12 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from twisted_sipuas.conformance.check import ROLES, Check, Result
 from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES, Client, Target
-from twisted_sipuas.conformance.report import as_json, as_text, check_lines, counts, exit_status
+from twisted_sipuas.conformance.report import as_json, as_text, check_lines, counts, exit_status, printable
 from twisted_sipuas.conformance.run import Unusable, acquaint, chosen, run
 from twisted_sipuas.conformance.wire import SocketWire, Wire
 from twisted_sipuas.errors import MessageSyntaxError, StartError
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
         acquaint(client)
         results = _judged(client, checks, options.json)
         if options.trace:
-            _print("", str(client.ladder))
+            _print("", *(printable(str(passed)) for passed in client.ladder))
     except Unusable as fault:
         return _unusable(parser, fault)
     except KeyboardInterrupt:
@@ -149,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, make_wire: Callable[[str, Addre
 
 
 def _unusable(parser: argparse.ArgumentParser, fault: Exception) -> int:
-    sys.stderr.write(f"{parser.prog}: {fault}\n")
+    sys.stderr.write(printable(f"{parser.prog}: {fault}") + "\n")
     return 2
 
 
@@ -157,21 +158,22 @@ def _judged(client: Client, checks: Sequence[Check], is_json: bool) -> list[Resu
     """Make *checks*, print what comes of them, as text while they are made, and return it."""
     about = f"{client.wire.transport} {client.wire.server}"
     results: list[Result] = []
+    with closing(run(client, checks)) as judged:  # closed where nobody reads what is printed, too
 
-    def kept() -> Iterator[Result]:
-        for result in run(client, checks):
-            results.append(result)
-            yield result
+        def kept() -> Iterator[Result]:
+            for result in judged:
+                results.append(result)
+                yield result
 
-    if is_json:
-        results.extend(run(client, checks))
-        _print(as_json(results, server=about, role=client.target.role))
+        if is_json:
+            results.extend(judged)
+            _print(as_json(results, server=about, role=client.target.role))
+            return results
+        _print(f"{about} as {client.target.role}, {client.target.uri}")
+        for line in as_text(kept()):
+            _print(line)
+        _print("", counts(results))
         return results
-    _print(f"{about} as {client.target.role}, {client.target.uri}")
-    for line in as_text(kept()):
-        _print(line)
-    _print("", counts(results))
-    return results
 
 
 def _client(options: argparse.Namespace, make_wire: Callable[[str, Address, float], Wire]) -> Client:
@@ -194,6 +196,8 @@ def _numeric(host: str, port: int) -> str:
         return str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
     except OSError as error:
         raise StartError(f"{host} has no address: {error.strerror or error}") from None
+    except UnicodeError:  # what no name of the DNS can be: too long, or with an empty label
+        raise StartError(f"{host} has no address: it is no host name") from None
 
 
 def _print(*lines: str) -> None:

@@ -110,6 +110,8 @@ class Exchange:
     channel: Channel
     branch: str
     sent_at: float
+    sent_count: int = 1
+    """How many times it was sent, as far as by what `Client.wait` and `Client.insist` do."""
     answers: list[Answer] = field(default_factory=list)
     acknowledges: bool = True
     """Whether the ACK for a final response to an INVITE is sent by itself."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from twisted_sipuas.conformance.check import Check, Outcome, Result
 
-__all__ = ["as_json", "as_text", "check_lines", "counts", "exit_status"]
+__all__ = ["as_json", "as_text", "check_lines", "counts", "exit_status", "printable"]
 
 _WIDTH = 80
 _INDENT = " " * 13
@@ -74,7 +74,7 @@ def as_text(results: Iterable[Result]) -> Iterator[str]:
             yield from _row(result.outcome.value, result.check)
             if result.remark:
                 yield from textwrap.wrap(
-                    _printable(result.remark), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT
+                    printable(result.remark), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT
                 )
 
 
@@ -131,6 +131,6 @@ def _row(outcome: str, check: Check) -> list[str]:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return *text*, which a server may have chosen, without what would change a terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

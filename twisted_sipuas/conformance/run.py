@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from twisted_sipuas.conformance import checks as _checks  # fills CHECKS  # noqa: F401
 from twisted_sipuas.conformance.check import CHECKS, Broken, Check, NotJudged, Outcome, Result
@@ -43,7 +43,7 @@ def acquaint(client: Client) -> None:
         if client.specimen(method) is None:
             client.unanswered.add(method)
             if method == "REGISTER" or client.specimen("INVITE") is None:
-                raise Unusable(f"{client.wire.server} does not answer {method} by {client.wire.transport}")
+                raise Unusable(f"{client.wire.server} {_silence(client, method)} by {client.wire.transport}")
             client.method = "INVITE"
         elif method == "REGISTER":
             bound = client.usual(method).contacts if client.usual(method).status == 200 else []
@@ -57,22 +57,32 @@ def acquaint(client: Client) -> None:
         _finish(client)
 
 
-def run(client: Client, checks: Iterable[Check]) -> Iterator[Result]:
+def _silence(client: Client, method: str) -> str:
+    """Say how nothing final was answered to *method*, nor to what else was tried."""
+    came = [exchange.answers[-1].name for exchange in client.exchanges if exchange.answers]
+    if not came:
+        return f"does not answer {method}"
+    return f"has no final answer within {client.target.timeout:g} s, but {came[-1]},"
+
+
+def run(client: Client, checks: Iterable[Check]) -> Generator[Result, None, None]:
     """Make *checks* in turn, and yield what comes of each.
 
     A server that has ceased to answer anything is not judged any further.
     """
     last: str | None = None
-    for check in checks:
-        if last is not None:
-            yield Result(check, Outcome.NOT_JUDGED, f"nothing is answered since the check of {last}")
-            continue
-        unanswered = client.unanswered_count
-        yield judge(client, check)
-        if client.unanswered_count > unanswered and not _answers(client):
-            last = check.id
-    if client.target.role == "registrar":
-        _remove_bindings(client)
+    try:
+        for check in checks:
+            if last is not None:
+                yield Result(check, Outcome.NOT_JUDGED, f"nothing is answered since the check of {last}")
+                continue
+            unanswered = client.unanswered_count
+            yield judge(client, check)
+            if client.unanswered_count > unanswered and not _answers(client):
+                last = check.id
+    finally:  # whoever asks for no more results, or interrupts, leaves no binding behind either
+        if client.target.role == "registrar":
+            _remove_bindings(client)
 
 
 def judge(client: Client, check: Check) -> Result:
@@ -111,9 +121,12 @@ def _answers(client: Client) -> bool:
 
 def _remove_bindings(client: Client) -> None:
     """Leave no binding behind: each is removed by its name, for not every server takes ``*``."""
+    client.is_ending = True
     try:
         bound = client.ask("REGISTER").contacts
         if bound:
             client.ask("REGISTER", headers=tuple(("Contact", f"<{contact.uri_text}>;expires=0") for contact in bound))
     except (Broken, NotJudged, ValueError):
         pass  # then they expire
+    finally:
+        client.is_ending = False

@@ -50,7 +50,7 @@ def does_not_redirect_to_itself(client: Client) -> None:
 @judges("8.3-3", Level.SHOULD, "a CANCEL gets 2xx", roles=_REDIRECT)
 def cancel_gets_2xx(client: Client) -> None:
     exchange = client.send("INVITE", acknowledges=False)
-    client.final(exchange)
+    client.expect_transaction(client.final(exchange))
     answer = client.final(client.cancel(exchange))
     if answer.status >= 300:
         raise Broken(f"CANCEL of an INVITE got {answer.name}")
@@ -87,6 +87,7 @@ def redirects_unknown_methods(client: Client) -> None:
 def ack_is_absorbed(client: Client) -> None:
     exchange = client.send("INVITE")
     client.final(exchange)
+    client.settle()
     count = len(exchange.answers)
     client.gather(1.7)
     if len(exchange.answers) > count + 1:  # one may have crossed the ACK

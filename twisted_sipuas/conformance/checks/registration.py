@@ -188,10 +188,12 @@ def another_call_id_removes(client: Client) -> None:
 @judges("10.3-35", Level.MUST, "a higher CSeq updates a binding", roles=_REGISTRAR)
 def higher_cseq_updates(client: Client) -> None:
     phone = _fresh(client)
-    phone.registered(f"<{_DESK}>", expires=600)
-    answer = phone.registered(f"<{_DESK}>", expires=900)
-    if len(answer.contacts) != 1 or _granted(answer) <= 600:
-        raise Broken(f"after 600 s and then 900 s the Contacts are {', '.join(map(str, answer.contacts))}")
+    before = _granted(phone.registered(f"<{_DESK}>", expires=900))
+    answer = phone.registered(f"<{_DESK}>", expires=600)
+    if len(answer.contacts) == 1 and before <= 600:  # it may choose less than what is asked for
+        raise NotJudged(f"Expires: 900 got {before} s, so that no other interval can be told from that")
+    if len(answer.contacts) != 1 or _granted(answer) > 600:
+        raise Broken(f"after 900 s and then 600 s the Contacts are {', '.join(map(str, answer.contacts))}")
 
 
 @judges("10.3-36", Level.MUST, "a CSeq that is not higher fails", roles=_REGISTRAR)
@@ -290,8 +292,9 @@ def another_domain_gets_404(client: Client) -> None:
     if client.ask("REGISTER", "sip:elsewhere.invalid", **elsewhere).status < 300:
         raise NotJudged("it serves every domain: REGISTER sip:elsewhere.invalid was accepted")
     answer = client.ask("REGISTER", **elsewhere)
-    if answer.status != 404:
-        raise Broken(f"To: <sip:conformance@elsewhere.invalid> got {answer.name}")
+    if answer.status == 403:
+        raise NotJudged(f"got {answer.name}: whether one may register is looked at before for whom")
+    client.expect_refusal(answer, 404, "To: <sip:conformance@elsewhere.invalid>")
 
 
 # Record-Route, 6xx, Path
@@ -299,9 +302,9 @@ def another_domain_gets_404(client: Client) -> None:
 
 @judges("10.3-4", Level.MUST, "Record-Route is ignored", roles=_REGISTRAR)
 def record_route_is_ignored(client: Client) -> None:
-    answer = _fresh(client).register(
-        f"<{_DESK}>", expires=600, headers=(("Record-Route", "<sip:proxy.example.com;lr>"),)
-    )
+    phone = _fresh(client)
+    phone.registered(f"<{_DESK}>", expires=600)
+    answer = phone.register(f"<{_DESK}>", expires=600, headers=(("Record-Route", "<sip:proxy.example.com;lr>"),))
     if answer.status != 200:
         raise Broken(f"REGISTER with Record-Route got {answer.name}")
 

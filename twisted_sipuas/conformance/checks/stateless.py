@@ -32,7 +32,7 @@ def does_not_retransmit(client: Client) -> None:
     exchange = client.send("INVITE", acknowledges=False)
     client.final(exchange)
     client.gather(1.7)
-    if len(exchange.finals) > 1:
+    if len(exchange.finals) > exchange.sent_count:
         raise Broken(f"{exchange.finals[-1].name} came {len(exchange.finals)} times without an ACK")
 
 
@@ -40,6 +40,7 @@ def does_not_retransmit(client: Client) -> None:
 def ignores_ack(client: Client) -> None:
     exchange = client.send("INVITE", acknowledges=False)
     answer = client.final(exchange)
+    client.settle()
     count = len(exchange.answers)
     client.ack(exchange, answer)
     client.gather(0.5)
