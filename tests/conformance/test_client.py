@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.conformance.servers import SERVERS, client_of
 from tests.conformance.virtual import HOST, Fault, altered, both, doubled, followed, ignores, replies, status
 from twisted_sipuas.conformance import CHECKS, Outcome, Unusable, acquaint, chosen, judge, run
-from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES
+from twisted_sipuas.conformance.client import LONGEST_RUN, MOST_MESSAGES, MOST_OCTETS
 from twisted_sipuas.syntax.message import Request
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -50,6 +50,17 @@ def test_past_its_bounds_nothing_is_sent() -> None:
     client.wire.network.step(LONGEST_RUN)
     assert judge(client, BY_NAME["surplus_is_discarded"]).remark == "the run has reached its bound"
     assert client.sent_count == 10
+
+
+def test_past_its_octets_nothing_is_kept() -> None:
+    """Past the octets that one run may receive, nothing more is kept, sent and judged."""
+    client: Any = client_of("uas", "UDP")
+    acquaint(client)
+    client.received_octets = MOST_OCTETS
+    before = len(client.exchanges)
+    results = list(run(client, chosen("uas", "UDP", ["18.3"])))
+    assert all(not exchange.answers for exchange in client.exchanges[before:])
+    assert {result.remark for result in results[1:]} == {"the run has reached its bound"}
 
 
 def test_what_was_begun_is_ended_past_its_bounds() -> None:

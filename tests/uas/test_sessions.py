@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from twisted_sipuas.errors import TransportError
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing import RecordingFlow, VirtualNetwork, expect, nothing, scenario, send, step
 from twisted_sipuas.uas.dialog import DialogEnd, DialogState
+from twisted_sipuas.uas.session import Session
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["UDP", "TCP"])
 
@@ -452,6 +454,36 @@ def test_source_that_answers() -> None:
     before = len(caller.flow.sent)
     caller.step(0.5)
     assert len(caller.flow.sent) == before + 30
+
+
+@pytest.mark.parametrize("ended_by", ["peer", "us"])
+def test_call_that_is_over_needs_no_garbage_collector(ended_by: str) -> None:
+    """A call that is over is forgotten at once: the collector, to find it, would look at all objects that there are."""
+    dialogs: list[Any] = []
+    caller = Caller(Phone(lambda request, transaction: taken(request, transaction, dialogs))).called()
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(sessions())
+        if ended_by == "peer":
+            caller.send("BYE")
+        else:
+            dialogs[0].end()
+            caller.sender.pending[0].callback(None)
+        assert (before, len(sessions())) == (1, 0)
+        assert dialogs[0].end().called
+    finally:
+        gc.enable()
+
+
+def taken(request: Request, transaction: Any, dialogs: list[Any]) -> None:
+    """Take the call, and keep its dialog."""
+    transaction.respond(request.response(200))
+    dialogs.append(transaction.dialog)
+
+
+def sessions() -> list[Session]:
+    return [held for held in gc.get_objects() if isinstance(held, Session)]
 
 
 # The end of the service

@@ -16,7 +16,7 @@ from twisted_sipuas.syntax.fields import NameAddr
 from twisted_sipuas.syntax.message import Request
 from twisted_sipuas.testing.ladder import Ladder, Passed, read
 
-__all__ = ["CHALLENGES", "LONGEST_RUN", "MOST_MESSAGES", "Client", "Target"]
+__all__ = ["CHALLENGES", "LONGEST_RUN", "MOST_MESSAGES", "MOST_OCTETS", "Client", "Target"]
 
 MOST_MESSAGES = 500
 """Messages sent in one run; shortly before that nothing more is judged, and what is left up is ended."""
@@ -26,6 +26,8 @@ CHALLENGES = frozenset({401, 407})
 """What is answered to who has yet to say who he is; without state, as 8.2.7 recommends."""
 _KEPT_BACK = 50  # of those messages, for ending calls and removing bindings at the end
 _MOST_KEPT = 100  # answers to one request, and requests of the server's
+MOST_OCTETS = 16 * 1024 * 1024
+"""What is received and kept in a run; what comes beyond is dropped, and nothing more is judged."""
 _GAP = 0.02  # seconds between two messages of ours
 _T1, _T2 = 0.5, 4.0
 
@@ -73,6 +75,8 @@ class Client:
         self._channel: Channel | None = None
         self._open: list[Exchange] = []  # of the check that is being made
         self._extra: list[Channel] = []  # likewise
+        self.received_octets = 0
+        """Of all that came back."""
         self._started_at = wire.now()
         self._next_at = 0.0
         self._backlog: deque[Arrival] = deque(maxlen=_MOST_KEPT)  # what came while it was not time to send
@@ -226,7 +230,8 @@ class Client:
         """Send *octets* as they are, once it is time for another message; raises `NotJudged` past the bounds."""
         if self.sent_count >= (MOST_MESSAGES if self.is_ending else MOST_MESSAGES - _KEPT_BACK):
             raise NotJudged("the run has reached its bound")
-        if self.wire.now() - self._started_at >= LONGEST_RUN and not self.is_ending:
+        is_over = self.wire.now() - self._started_at >= LONGEST_RUN or self.received_octets > MOST_OCTETS
+        if is_over and not self.is_ending:
             raise NotJudged("the run has reached its bound")
         self._pause()
         self._next_at = self.wire.now() + _GAP
@@ -403,6 +408,9 @@ class Client:
         """Take note of what came, and send the ACK that is due by itself."""
         if not arrival.octets.strip(b"\r\n"):
             self.keep_alives += 1
+            return
+        self.received_octets += len(arrival.octets)
+        if self.received_octets > MOST_OCTETS and not self.is_ending:
             return
         self._note(arrival.octets, arrival.channel, is_ours=False)
         answer = read_answer(arrival.octets, self.wire.now(), arrival.channel, arrival.source)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from twisted_sipuas.errors import MessageSyntaxError, SIPError
 from twisted_sipuas.interfaces import IFlow
@@ -112,7 +112,11 @@ class Dialog:
         self.is_secure = flow.transport == "TLS" and request.uri.scheme == "sips"
         self.flow = flow
         self.session: object = None
-        self._session = session
+        self._session: _Session | None = session
+
+    def session_ended(self) -> None:
+        """Nothing is left that `end` could do; for the session."""
+        self._session = None
 
     def end(self, reason: DialogEnd = DialogEnd.BYE_SENT, *, headers: Iterable[tuple[str, str]] = ()) -> Deferred[None]:
         """End the dialog and its session by BYE (15.1.1); *headers* are further ``(name, value)`` pairs of that.
@@ -127,7 +131,8 @@ class Dialog:
         """
         if self.state is DialogState.EARLY:
             raise ValueError("an early dialog is ended by a final response to its INVITE")
-        return self._session.end(reason, tuple(Headers(headers)))
+        rows = tuple(Headers(headers))
+        return succeed(None) if self._session is None else self._session.end(reason, rows)
 
     def next_request(self, method: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[Request, SIPURI]:
         """Return the next request of ours, without a Via, and the URI that says where it goes first (12.2.1.1).

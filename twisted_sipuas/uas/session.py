@@ -195,6 +195,7 @@ class Session:
             self._acceptance = None
         if self._limit is not None:
             self._limit.stop_waiting()
+            self._limit = None
         invitation, self.invitation = self.invitation, None
         self._calls.forget(self)
         if invitation is not None:
@@ -205,7 +206,12 @@ class Session:
             self.ended()
 
     def ended(self) -> None:
-        """Nothing is left to be done: tell who waits for that."""
+        """Nothing is left to be done: tell who waits for that.
+
+        The dialog may be kept for long, and the session not with it: the memory of a call is then free without a look
+        at all objects that there are, for which everybody would have to wait.
+        """
+        self.dialog.session_ended()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
