@@ -208,6 +208,23 @@ def run(make: Callable[..., Server]) -> Callable[..., Server]:
     return start
 
 
+COLLECTOR = """
+import gc
+from twisted_sipuas import UserAgentServer
+
+class Desk(UserAgentServer):
+    def handle_MESSAGE(self, request, transaction):
+        return request.response(200, headers=[("Subject", f"{gc.get_threshold()[0]} {gc.get_freeze_count() > 10_000}")])
+"""
+
+
+def test_garbage_is_looked_for_seldom(run: Callable[..., Server], tmp_path: Path) -> None:
+    """The process that serves looks for garbage among few objects and seldom, since nobody is served meanwhile."""
+    (tmp_path / "desks.py").write_text(COLLECTOR)
+    server = run("--mode", "stateless", "--handler", "desks.Desk")
+    assert server.phone().ask("MESSAGE").headers.get("Subject") == "10000 True"
+
+
 # What workers serve
 
 
