@@ -470,7 +470,7 @@ def test_call_that_is_over_needs_no_garbage_collector(ended_by: str) -> None:
         else:
             dialogs[0].end()
             caller.sender.pending[0].callback(None)
-        assert (before, len(sessions())) == (1, 0)
+        assert len(sessions()) == before - 1, "there may be some of other tests"
         assert dialogs[0].end().called
     finally:
         gc.enable()
