@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,8 +215,10 @@ def test_command_help(command: tuple[str, ...], from_wheel: Environment) -> None
 
 def test_main_is_twistd_in_the_foreground(monkeypatch: pytest.MonkeyPatch) -> None:
     """``sipuas OPTIONS`` is ``twistd --nodaemon --pidfile= sipuas OPTIONS``."""
-    seen: list[list[str]] = []
+    seen: list[Any] = []
     monkeypatch.setattr(sys, "argv", ["sipuas", "--listen", "udp:0"])
-    monkeypatch.setattr(__main__, "run", lambda: seen.append(sys.argv))
+    monkeypatch.setattr("twisted.scripts.twistd.runApp", seen.append)
     __main__.main()
-    assert seen == [["sipuas", "--nodaemon", "--pidfile=", "sipuas", "--listen", "udp:0"]]
+    (config,) = seen
+    assert (config["nodaemon"], config["pidfile"]) == (1, "")
+    assert (config.subCommand, config.subOptions["listen"]) == ("sipuas", ["udp:0"])
