@@ -20,7 +20,7 @@ Before the first turn each server is asked --warm-up times; then its memory is r
 
 Ours is the server that users start, with no option but those that the table names and where it listens; its loopback
 peer is bound by all that any other is, but for the number of new requests in a second. What the peers are is in
-`peers.py` and in `servers`; those that are not installed are left out, which is said. All of it takes about nine
+`peers.py` and in `servers`; those that are not installed are left out, which is said. All of it takes about seven
 minutes.
 
 --readme puts the table into README.md, between its markers.
